@@ -1,0 +1,83 @@
+# make run         set up and serve the studio        make run ARGS="--port 8000"
+# make test        set up, lint, all tests            make test ARGS="tests/rpiae -k region"
+# make bench       every benchmark, one after another
+# make lint        ruff
+# make checkpoint  train assets/checkpoints/stickers-256, skipping what is finished
+# make setup       everything that tests and training need
+# VENV is the environment's folder, PYTHON the Python that makes it: make run VENV=/elsewhere PYTHON=python3.12
+
+VENV ?= .venv
+ARGS ?=
+python := $(VENV)/bin/python
+
+# The first Python of a version that all pinned packages support.
+supported := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c '$(supported)' >/dev/null 2>&1 && echo $$p && break; done)
+
+# Idle OpenMP threads sleep instead of spinning: it matters when two cores serve tests, a server and a browser.
+export OMP_WAIT_POLICY := passive
+
+.DEFAULT_GOAL := run
+.PHONY: run test bench lint checkpoint setup chromium
+
+run: $(VENV)/.ready
+	$(python) app.py $(ARGS)
+
+test: $(VENV)/.ready-dev chromium
+	$(python) -m ruff check .
+	$(python) -m pytest $(ARGS)
+
+lint: $(VENV)/.ready-dev
+	$(python) -m ruff check .
+
+bench: $(VENV)/.ready-dev
+	@failed=; for file in tests/benchmarks/bench_*.py; do \
+		echo "== $$file"; PYTHONPATH=. $(python) $$file $(ARGS) || failed="$$failed $$file"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed:$$failed"; exit 1; fi
+
+checkpoint: $(VENV)/.ready-dev
+	$(python) -m train stickers-256 all $(ARGS)
+
+setup: $(VENV)/.ready-dev
+
+# A stamp is younger than the list it installed, so an unchanged list costs nothing.
+$(VENV)/.ready: requirements.txt | $(VENV)/bin/pip
+	$(python) -m pip install -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/pip
+	$(python) -m pip install -r requirements-dev.txt
+	@touch $(VENV)/.ready $@
+
+# Debian's python3 may come without ensurepip (package python3-venv); then its own pip fills the environment.
+$(VENV)/bin/pip:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "RPiAE Studio needs Python 3.11 or 3.12 and found neither. Install one, or name it: make PYTHON=/path/to/python3.11"; \
+		exit 1; \
+	fi
+	@"$(PYTHON)" -c '$(supported)' || { \
+		echo "$(PYTHON) is not Python 3.11 or 3.12, which the pinned packages need. Name another: make PYTHON=python3.11"; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
+	@if "$(PYTHON)" -c 'import ensurepip' 2>/dev/null; then \
+		"$(PYTHON)" -m venv "$(VENV)"; \
+	elif "$(PYTHON)" -m pip --version >/dev/null 2>&1; then \
+		"$(PYTHON)" -m venv --without-pip "$(VENV)" && "$(PYTHON)" -m pip --python "$(python)" install pip; \
+	else \
+		echo "$(PYTHON) has neither ensurepip nor pip. On Debian and Ubuntu: apt-get install python3-venv, then run make again."; \
+		exit 1; \
+	fi
+
+# The browser tests drive Debian's Chromium.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+		if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else sudo=no; fi; \
+		if [ "$$sudo" != no ] && command -v apt-get >/dev/null; then \
+			echo "No Chromium here: installing it by apt-get for the browser tests."; \
+			$$sudo apt-get update -q && $$sudo apt-get install -qy --no-install-recommends chromium && exit 0; \
+		fi; \
+		echo "################################################################################"; \
+		echo "##  NO CHROMIUM, and it could not be installed here (that takes apt-get as root)."; \
+		echo "##  The tests in tests/browser cannot run: install the package 'chromium'."; \
+		echo "################################################################################"; }

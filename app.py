@@ -1,0 +1,66 @@
+"""Starts RPiAE Studio in the browser: `python app.py [--checkpoint DIR | hf:ORG/NAME] [--host H] [--port P]`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    """Opens the page first and loads the model behind it; 2 when the command line asks for what cannot be."""
+    settings = _settings()
+    _stay_at_home(settings.checkpoint)
+
+    from app.jobs import Jobs  # only now: gradio and huggingface_hub read their switches when they are imported
+    from app.service import Service, check_checkpoint
+    from app.store import Store
+    from app.studio import create_app, launch
+
+    try:
+        check_checkpoint(settings.checkpoint)
+        service = Service(settings.checkpoint)
+        jobs = Jobs(service, Store(settings.outputs))
+        demo = create_app(service, jobs)
+        address = launch(demo, jobs, settings.host, settings.port)
+    except (ValueError, OSError) as fault:
+        print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
+        return 2
+    print(f"RPiAE Studio is at {address}", flush=True)
+    jobs.start()
+    demo.block_thread()  # returns on Ctrl + C
+    jobs.close()
+    return 0
+
+
+def _settings() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="RPiAE Studio: edit, generate and compare pictures in the browser.")
+    parser.add_argument(
+        "--checkpoint",
+        default=str(ROOT / "assets" / "checkpoints" / "stickers-256"),
+        metavar="DIR | hf:ORG/NAME",
+        help="what to load; only hf: asks the hub (default: the bundled checkpoint)",
+    )
+    parser.add_argument(
+        "--host",
+        default=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
+        help="address to listen on (default: $GRADIO_SERVER_NAME, else 127.0.0.1)",
+    )
+    parser.add_argument("--port", type=int, help="default: $GRADIO_SERVER_PORT, else the first free one from 7860 on")
+    parser.add_argument(
+        "--outputs", default=str(ROOT / "outputs"), metavar="DIR", help="where results are kept (default: outputs)"
+    )
+    return parser.parse_args()
+
+
+def _stay_at_home(checkpoint: str) -> None:
+    """No request leaves this machine, unless the person asked for a checkpoint on the hub."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    if not checkpoint.startswith("hf:"):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Jobs that outlive the page: a queue, one worker thread, and snapshots that anybody can wait for.
+
+The page (or a program) submits a request, gets an id, and follows it. Closing the page changes nothing for the job;
+a stop is honoured within one step, and the next job starts only after the worker has really stopped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from PIL import Image
+
+from app.request import EditRequest, Request
+from app.service import Outcome, Progress, Service, Stopped, sentence
+from app.store import Record, Store
+from app.texts import say
+
+log = logging.getLogger(__name__)
+
+PREVIEW_SIDE = 256
+REMEMBERED = 500  # finished jobs kept in memory; older ones are read from disk when somebody asks
+
+
+class QueueFull(ValueError):
+    """No room for another job just now."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job as it stands. `record.state`: queued, running, done, stopped, failed or interrupted."""
+
+    record: Record
+    version: int = 0
+    ahead: int = 0  # jobs before this one
+    step: int = 0
+    steps: int = 0
+    eta: float | None = None  # seconds until the end, None while unknown
+    stopping: bool = False
+    loading: bool = False  # the worker is still loading the checkpoint
+    preview: str = ""  # data URI of a small JPEG, "" when there is none
+
+    @property
+    def finished(self) -> bool:
+        return self.record.finished
+
+
+@dataclass
+class _Job:
+    record: Record
+    request: Request
+    stop: threading.Event = field(default_factory=threading.Event)
+    version: int = 0
+    step: int = 0
+    steps: int = 0
+    first_step: float = 0.0  # time.monotonic() when step 1 was done
+    preview: str = ""
+
+
+class Jobs:
+    """The queue and its worker. `service` is used by the worker thread alone."""
+
+    def __init__(self, service: Service, store: Store, *, limit: int = 32, limit_per_owner: int = 4) -> None:
+        self.service = service
+        self.store = store
+        self.limit = limit
+        self.limit_per_owner = limit_per_owner
+        self._jobs: dict[str, _Job] = {}
+        self._waiting: deque[str] = deque()
+        self._running: str | None = None
+        self._closed = False
+        self._usual: dict[str, float] = {}  # seconds that the last job of a kind took
+        self._changed = threading.Condition()
+        self._worker = threading.Thread(target=self._work, name="studio-worker", daemon=True)
+
+    def start(self) -> Jobs:
+        """Lets the worker begin: it loads the checkpoint, then takes jobs. Returns itself."""
+        self._worker.start()
+        return self
+
+    def submit(self, request: Request, owner: str = "") -> str:
+        """Queues a request and returns its job id (a uuid4). QueueFull when there is no room."""
+        with self._changed:
+            self._check_room(owner)
+            job_id = str(uuid.uuid4())
+            record = Record(id=job_id, owner=owner, request=request.to_json(), created=time.time())
+            self._jobs[job_id] = _Job(record, request)  # holds the place while the picture is written
+        try:
+            record = self.store.begin(record, getattr(request, "source", None))
+        except OSError as fault:
+            with self._changed:
+                del self._jobs[job_id]
+            raise ValueError(sentence(fault)) from fault
+        with self._changed:
+            self._jobs[job_id].record = record
+            self._waiting.append(job_id)
+            self._touch(self._jobs[job_id])
+        return job_id
+
+    def stop(self, job_id: str) -> bool:
+        """Asks a job to stop; a waiting one leaves the queue at once. False when there is nothing to stop."""
+        with self._changed:
+            job = self._jobs.get(job_id)
+            if job is None or job.record.finished:
+                return False
+            job.stop.set()
+            if job_id in self._waiting:
+                self._waiting.remove(job_id)
+                self._finish(job, self.store.close(job.record, "stopped", say("job.never_started")))
+            self._touch(job)
+            return True
+
+    def snapshot(self, job_id: str) -> Snapshot | None:
+        """How a job stands now, from memory or from disk; None for an id that nobody was given."""
+        with self._changed:
+            job = self._jobs.get(job_id)
+            if job is not None:
+                return self._snapshot(job)
+        record = self.store.load(job_id)
+        return Snapshot(record) if record else None
+
+    def follow(self, job_id: str, timeout: float | None = None) -> Iterator[Snapshot]:
+        """Snapshots as they change, the last one finished. Ends early after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen = -1
+        while (snapshot := self.snapshot(job_id)) is not None:
+            if snapshot.version != seen:
+                seen = snapshot.version
+                yield snapshot
+            if snapshot.finished:
+                return
+            with self._changed:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return
+                self._changed.wait_for(lambda: self._version(job_id) != seen, timeout=left)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Stops the running job and the worker; waiting jobs are marked as interrupted on the next start."""
+        with self._changed:
+            self._closed = True
+            for job in self._jobs.values():
+                job.stop.set()
+            self._changed.notify_all()
+        if self._worker.is_alive():
+            self._worker.join(timeout)
+
+    # inside: everything below holds self._changed unless it says otherwise
+
+    def _check_room(self, owner: str) -> None:
+        open_jobs = [job for job in self._jobs.values() if not job.record.finished]
+        if self._closed:
+            raise QueueFull(say("error.closing"))
+        if len(open_jobs) >= self.limit:
+            raise QueueFull(say("error.queue_full", count=len(open_jobs)))
+        if owner and sum(job.record.owner == owner for job in open_jobs) >= self.limit_per_owner:
+            raise QueueFull(say("error.own_queue_full", count=self.limit_per_owner))
+
+    def _version(self, job_id: str) -> int:
+        job = self._jobs.get(job_id)
+        return job.version if job else -1
+
+    def _touch(self, job: _Job) -> None:
+        job.version += 1
+        self._changed.notify_all()
+
+    def _snapshot(self, job: _Job) -> Snapshot:
+        waiting = job.record.id in self._waiting
+        ahead = (self._waiting.index(job.record.id) + (self._running is not None)) if waiting else 0
+        return Snapshot(
+            record=job.record,
+            version=job.version,
+            ahead=ahead,
+            step=job.step,
+            steps=job.steps,
+            eta=self._eta(job, ahead),
+            stopping=job.stop.is_set() and not job.record.finished,
+            loading=job.record.state == "running" and self.service.state == "waiting",
+            preview="" if job.record.finished else job.preview,
+        )
+
+    def _eta(self, job: _Job, ahead: int) -> float | None:
+        if job.record.finished:
+            return None
+        if job.step >= 2:
+            per_step = (time.monotonic() - job.first_step) / (job.step - 1)
+            return per_step * (job.steps - job.step)
+        if ahead:
+            before = [self._jobs[i] for i in list(self._waiting)[:ahead] if i != job.record.id]
+            running = self._jobs.get(self._running or "")
+            usual = [self._usual.get(other.request.kind) for other in [*before, *([running] if running else [])]]
+            return None if None in usual else sum(usual)
+        return None
+
+    def _finish(self, job: _Job, record: Record) -> None:
+        job.record, job.preview = record, ""
+        done = [i for i, other in self._jobs.items() if other.record.finished]
+        for old in done[: max(0, len(done) - REMEMBERED)]:
+            del self._jobs[old]
+        self._touch(job)
+        for i in self._waiting:
+            self._touch(self._jobs[i])  # their places have changed
+
+    # the worker thread; holds nothing
+
+    def _work(self) -> None:
+        try:
+            self.service.load()  # before the first job, so that the first person waits less
+        except ValueError as fault:
+            log.error("%s", fault)
+        while (job := self._next()) is not None:
+            record = self._run(job)
+            with self._changed:
+                self._running = None
+                self._finish(job, record)
+            self.store.sweep(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return None
+            job = self._jobs[self._waiting.popleft()]
+            self._running = job.record.id
+            job.record = replace(job.record, state="running", started=time.time())
+            self._touch(job)
+        return job
+
+    def _run(self, job: _Job) -> Record:
+        """Runs one job to its end and returns its final record; no fault leaves this function."""
+        try:
+            self.store.save(job.record)
+            outcome = self.service.run(job.request, Progress(report=self._reporter(job), stop=job.stop))
+            self._usual[job.request.kind] = outcome.seconds
+            return self.store.finish(job.record, outcome)
+        except Stopped:
+            return self.store.close(job.record, "stopped", say("job.stopped_early"))
+        except Exception as fault:
+            if not isinstance(fault, ValueError):
+                log.exception("job %s failed", job.record.id)
+            return self.store.close(job.record, "failed", sentence(fault))
+
+    def _reporter(self, job: _Job):
+        def report(done: int, total: int, preview: Image.Image | None) -> None:
+            small = data_uri(preview) if preview is not None else ""
+            with self._changed:
+                if done == 1:
+                    job.first_step = time.monotonic()
+                job.step, job.steps = done, total
+                job.preview = small or job.preview
+                self._touch(job)
+
+        return report
+
+
+def data_uri(picture: Image.Image, side: int = PREVIEW_SIDE, quality: int = 70) -> str:
+    """A picture as a small JPEG inside a data URI: previews write no file and make no request."""
+    small = picture.convert("RGB")
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,185 @@
+"""What a person can ask for: frozen, checked on creation, and JSON-able without the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from app.texts import say
+
+SEED_MAX = 2**31 - 1  # larger whole numbers lose digits on their way through the browser
+STEPS_MAX = 200
+GUIDANCE_MAX = 20.0
+PICTURES_MAX = 4
+PROMPT_MAX = 2000
+
+
+def new_seed() -> int:
+    """A seed nobody has chosen, 0 to 2**31 - 1."""
+    return random.SystemRandom().randint(0, SEED_MAX)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int within [low, high]; ValueError names the setting and the value otherwise."""
+    number = _finite(name, value, low, high)
+    if number != int(number):
+        raise ValueError(say("error.whole", name=say(name), value=value))
+    return int(number)
+
+
+def _finite(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(say("error.number", name=say(name), value=repr(value)[:40]))
+    if not low <= value <= high:
+        raise ValueError(say("error.range", name=say(name), value=value, low=low, high=high))
+    return float(value)
+
+
+def _words(value: Any, missing: str | None) -> str:
+    """The text without surrounding blanks; `missing` is the sentence's key when it may not be empty."""
+    if not isinstance(value, str):
+        raise ValueError(say("error.text", value=type(value).__name__))
+    text = " ".join(value.split())
+    if not text and missing:
+        raise ValueError(say(missing))
+    if len(text) > PROMPT_MAX:
+        raise ValueError(say("error.long_text", count=len(text), limit=PROMPT_MAX))
+    return text
+
+
+def _picture(value: Any) -> Image.Image:
+    if not isinstance(value, Image.Image):
+        raise ValueError(say("error.no_picture"))
+    return value
+
+
+class _Request:
+    """What all requests share: a kind, JSON without pictures, and back."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but pictures, as plain JSON values."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in PICTURE_FIELDS}
+        return {"kind": self.kind, **plain}
+
+
+PICTURE_FIELDS = ("source", "mask")
+
+
+@dataclass(frozen=True)
+class GenerateRequest(_Request):
+    """Pictures from text. None leaves a setting to the checkpoint."""
+
+    kind: ClassVar[str] = "generate"
+    prompt: str
+    seed: int = field(default_factory=new_seed)
+    negative_prompt: str = ""
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    count: int = 1  # picture i has seed `seed + i`
+
+    def __post_init__(self) -> None:
+        _check_sampling(self, "error.no_prompt")
+
+    @property
+    def seeds(self) -> list[int]:
+        """One seed a picture; past the largest seed they go on from 0."""
+        return [(self.seed + i) % (SEED_MAX + 1) for i in range(self.count)]
+
+
+@dataclass(frozen=True)
+class EditRequest(_Request):
+    """One picture changed by an instruction. `source`: RGB, upright, any size; `mask`: white where an edit may be."""
+
+    kind: ClassVar[str] = "edit"
+    source: Image.Image
+    prompt: str
+    seed: int = field(default_factory=new_seed)
+    negative_prompt: str = ""
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
+    preserve_unchanged: bool = True
+    mask: Image.Image | None = None
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        _picture(self.source)
+        _check_sampling(self, "error.no_instruction")
+        if self.image_guidance_scale is not None:
+            scale = _finite("image_guidance", self.image_guidance_scale, 0.0, GUIDANCE_MAX)
+            object.__setattr__(self, "image_guidance_scale", scale)
+        object.__setattr__(self, "preserve_unchanged", bool(self.preserve_unchanged))
+
+    seeds = GenerateRequest.seeds
+
+
+@dataclass(frozen=True)
+class ReconstructRequest(_Request):
+    """One picture through the tokenizer and back."""
+
+    kind: ClassVar[str] = "reconstruct"
+    source: Image.Image
+
+    def __post_init__(self) -> None:
+        _picture(self.source)
+
+
+@dataclass(frozen=True)
+class CompareRequest(_Request):
+    """One picture through several tokenizers, by name."""
+
+    kind: ClassVar[str] = "compare"
+    source: Image.Image
+    tokenizers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _picture(self.source)
+        names = self.tokenizers
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise ValueError(say("error.tokenizers"))
+        if not names:
+            raise ValueError(say("error.no_tokenizer"))
+        object.__setattr__(self, "tokenizers", tuple(dict.fromkeys(names)))
+
+
+Request = GenerateRequest | EditRequest | ReconstructRequest | CompareRequest
+
+
+def _check_sampling(request: GenerateRequest | EditRequest, missing: str) -> None:
+    """The checks that generating and editing share; writes the cleaned values back."""
+    clean: dict[str, Any] = {
+        "prompt": _words(request.prompt, missing),
+        "negative_prompt": _words(request.negative_prompt, None),
+        "seed": _whole("seed", request.seed, 0, SEED_MAX),
+        "count": _whole("count", request.count, 1, PICTURES_MAX),
+    }
+    if request.num_inference_steps is not None:
+        clean["num_inference_steps"] = _whole("steps", request.num_inference_steps, 1, STEPS_MAX)
+    if request.guidance_scale is not None:
+        clean["guidance_scale"] = _finite("guidance", request.guidance_scale, 0.0, GUIDANCE_MAX)
+    for name, value in clean.items():
+        object.__setattr__(request, name, value)
+
+
+_KINDS = {cls.kind: cls for cls in (GenerateRequest, EditRequest, ReconstructRequest, CompareRequest)}
+
+
+def from_json(plain: dict[str, Any], source: Image.Image | None = None) -> Request:
+    """A request written by `to_json`, with its picture handed back. ValueError when it is not one."""
+    values = dict(plain)
+    cls = _KINDS.get(values.pop("kind", None))
+    if cls is None:
+        raise ValueError(say("error.not_a_request"))
+    names = {f.name for f in dataclasses.fields(cls)}
+    if not set(values) <= names:
+        raise ValueError(say("error.not_a_request"))
+    if "source" in names:
+        values["source"] = source
+    return cls(**values)

@@ -1,0 +1,154 @@
+"""What all tabs share: start a job, remember it in the browser, follow it, stop it, find it again after a reload.
+
+Gradio ends a running generator when the page goes away. So nothing is computed in one: the work is done by
+`app.jobs`, and `follow` here only looks at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from app import widgets
+from app.jobs import Jobs, Snapshot
+from app.request import Request
+from app.store import Record
+from app.texts import say
+
+POLL = 0.1  # seconds between looks at a job: a follower holds no thread, and steps are not faster
+BROWSER_SECRET = "rpiae-studio"  # a constant: with a random one every restart would forget what browsers remember
+
+Validator = Callable[..., list[dict[str, Any]]]
+
+
+def browser_state(key: str, default: Any = "") -> gr.BrowserState:
+    """A value kept by the visitor's browser; only text and ids, never pictures."""
+    return gr.BrowserState(default, storage_key=f"rpiae.{key}.v1", secret=BROWSER_SECRET)
+
+
+@dataclass
+class Room:
+    """One tab's moving parts. `show` turns a finished record into the view's HTML, `idle` is the view before any."""
+
+    name: str
+    jobs: Jobs
+    owner: gr.BrowserState
+    show: Callable[[Record], str]
+    idle: str
+    job: gr.State = field(init=False)
+    last: gr.BrowserState = field(init=False)
+    run: gr.Button = field(init=False)
+    stop: gr.Button = field(init=False)
+    view: gr.HTML = field(init=False)
+    status: gr.HTML = field(init=False)
+
+    def add_states(self) -> None:
+        """The invisible parts: the job on show, and the same id in the browser."""
+        self.job = gr.State("")
+        self.last = browser_state(f"job.{self.name}")
+
+    def add_buttons(self) -> None:
+        """Run and Stop in one row, found by the keyboard shortcuts through their classes."""
+        with gr.Row(elem_classes="run-row", equal_height=True):
+            name = self.name
+            self.run = gr.Button(say(f"run.{name}"), variant="primary", elem_id=f"{name}-run", elem_classes="run")
+            self.stop = gr.Button(say("stop"), elem_id=f"{name}-stop", elem_classes="stop", interactive=False)
+        gr.HTML(f'<p class="keys">{say("keys")}</p>', apply_default_css=False)
+
+    def add_result(self) -> None:
+        """The picture's place and the status line under it."""
+        self.view = widgets.view_box(f"{self.name}-view", self.idle)
+        self.status = widgets.status_box(f"{self.name}-status")
+
+    def wire(
+        self,
+        make: Callable[..., Request],
+        inputs: list[Any],
+        seed: gr.Number | None = None,
+        validator: Validator | None = None,
+    ) -> None:
+        """Connects Run and Stop. `make(*inputs)` builds the request; a ValueError of it becomes a notice.
+
+        With `seed`, the seed that the request really uses is written there before the work begins.
+        """
+
+        def start(owner: str, *values: Any) -> tuple[Any, ...]:
+            try:
+                request = make(*values)
+                job_id = self.jobs.submit(request, owner or "")
+            except ValueError as fault:
+                raise gr.Error(str(fault), print_exception=False) from fault
+            return (job_id, job_id, request.seed) if seed else (job_id, job_id)
+
+        def check(owner: str, *values: Any) -> list[dict[str, Any]]:
+            return [gr.validate(True, ""), *validator(*values)]
+
+        begun = self.run.click(
+            start,
+            [self.owner, *inputs],
+            [self.job, self.last, *([seed] if seed else [])],
+            validator=check if validator else None,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        self.follow_after(begun.success)
+        self.stop.click(self.jobs.stop, self.job, None, queue=False, show_progress="hidden", api_visibility="private")
+
+    def follow_after(self, event: Callable[..., Any]) -> None:
+        """Follows the job on show once `event` has happened."""
+        event(
+            self.follow,
+            self.job,
+            [self.view, self.status, self.run, self.stop],
+            concurrency_limit=None,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    async def follow(self, job_id: str) -> AsyncIterator[tuple[Any, ...]]:
+        """The view, the status line and the two buttons, each time something about the job changes."""
+        seen, shown = -1, None
+        while job_id:
+            snapshot = self.jobs.snapshot(job_id)
+            if snapshot is None:
+                yield widgets.card(say("job.unknown")), "", gr.Button(interactive=True), gr.Button(interactive=False)
+                return
+            if snapshot.version != seen:
+                seen = snapshot.version
+                view = self.page(snapshot)
+                yield gr.skip() if view == shown else view, widgets.status(snapshot), *_buttons(snapshot)
+                shown = view
+            if snapshot.finished:
+                return
+            await asyncio.sleep(POLL)
+        yield (gr.skip(),) * 4
+
+    def page(self, snapshot: Snapshot) -> str:
+        """The view's HTML for a job as it stands."""
+        record = snapshot.record
+        if not snapshot.finished:
+            return widgets.working(snapshot)
+        return self.show(record) if record.pictures or record.rows else widgets.card(record.message)
+
+
+def _buttons(snapshot: Snapshot) -> tuple[gr.Button, gr.Button]:
+    return gr.Button(interactive=snapshot.finished), gr.Button(interactive=not snapshot.finished)
+
+
+def picture_path(jobs: Jobs, job_id: str, index: int) -> str | None:
+    """The file of a job's picture `index`; None when it is not there."""
+    snapshot = jobs.snapshot(job_id)
+    if snapshot is None or not 0 <= index < len(snapshot.record.pictures):
+        return None
+    path = jobs.store.file(job_id, snapshot.record.pictures[index]["file"])
+    return str(path) if path else None
+
+
+def source_path(jobs: Jobs, record: Record) -> str | None:
+    """The file of the picture that a job began with."""
+    path = jobs.store.file(record.id, record.source["file"]) if record.source else None
+    return str(path) if path else None

@@ -1,0 +1,57 @@
+() => {
+  // The tab on show: its Run and Stop belong to the keyboard.
+  const room = () => [...document.querySelectorAll(".room")].find((part) => part.offsetParent !== null);
+  const press = (selector) => {
+    const button = room()?.querySelector(selector);
+    if (button && !button.disabled) button.click();
+  };
+
+  // Before and after: Space flips, so that the eye can compare one place.
+  const flip = (view) => {
+    const modes = [...view.querySelectorAll(".modes input")];
+    const now = modes.find((mode) => mode.checked)?.value;
+    const next = modes.find((mode) => mode.value === (now === "before" ? "after" : "before"));
+    if (next) next.checked = true;
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      press("button.run");
+    } else if (event.key === "Escape") {
+      press("button.stop");
+    } else if (event.key === " " && event.target.matches?.(".divider")) {
+      event.preventDefault();
+      flip(event.target.closest(".view"));
+    }
+  });
+
+  document.addEventListener("input", (event) => {
+    const view = event.target.closest?.(".view");
+    if (!view) return;
+    if (event.target.matches(".divider")) {
+      view.style.setProperty("--at", event.target.value);
+      const split = view.querySelector('.modes input[value="split"]');
+      if (split) split.checked = true;
+    } else if (event.target.matches(".gain-range")) {
+      view.style.setProperty("--gain", event.target.value);
+      const words = event.target.closest(".gain").querySelector("span");
+      words.textContent = words.textContent.replace(/\d+/, event.target.value);
+    }
+  });
+
+  // On a narrow page the result lies below the controls: go there when the work begins.
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("button.run") && window.innerWidth < 900) {
+      setTimeout(() => room()?.querySelector(".result")?.scrollIntoView({ block: "start" }), 300);
+    }
+  });
+
+  // How far the work is, in the title of the browser's tab.
+  const title = document.title;
+  setInterval(() => {
+    const percent = room()?.querySelector("[data-percent]")?.dataset.percent;
+    const wanted = percent ? `${percent} % · ${title}` : title;
+    if (document.title !== wanted) document.title = wanted;
+  }, 500);
+}

@@ -1,0 +1,132 @@
+"""The page as a whole, and the server that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from app import widgets
+from app.compare import CompareTab
+from app.edit import EditTab
+from app.examples import FOLDER, read_examples
+from app.generate import GenerateTab
+from app.jobs import Jobs
+from app.room import POLL, Room, browser_state
+from app.service import Service
+from app.texts import say
+from app.theme import ICON, SCRIPT, STYLE, theme
+
+UPLOAD_LIMIT = "30mb"
+TEMPORARY = (3600, 86400)  # Gradio's own copies of uploads: looked through every hour, a day old at most
+
+
+def create_app(service: Service, jobs: Jobs, examples: Path = FOLDER) -> gr.Blocks:
+    """The page with its tabs, ready for `launch`."""
+    shipped = read_examples(examples)
+    with gr.Blocks(title=say("app.title"), analytics_enabled=False, delete_cache=TEMPORARY) as demo:
+        owner, tab = browser_state("browser"), browser_state("tab")
+        with gr.Row(elem_classes="top", equal_height=False):
+            title = f'<h1>{say("app.title")}</h1><p class="tagline">{say("app.tagline")}</p>'
+            gr.HTML(title, elem_id="title", apply_default_css=False)
+            chip = gr.HTML(_chip(service), elem_id="model", apply_default_css=False)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(say("tab.edit"), id="edit") as edit_tab:
+                idle = say("empty.edit.examples" if shipped else "empty.edit")
+                edit = EditTab(Room("edit", jobs, owner, widgets.result, widgets.empty(idle)), service, shipped)
+            with gr.Tab(say("tab.generate"), id="generate", render_children=True) as generate_tab:
+                idle = widgets.empty(say("empty.generate"))
+                generate = GenerateTab(Room("generate", jobs, owner, widgets.result, idle), service)
+            with gr.Tab(say("tab.compare"), id="compare", render_children=True) as compare_tab:
+                idle = widgets.empty(say("empty.compare"))
+                compare = CompareTab(Room("compare", jobs, owner, widgets.comparison, idle), service)
+        edit.wire(demo, tabs)
+        generate.wire(demo, tabs, edit.picture)
+        compare.wire(demo)
+
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        for name, part in (("edit", edit_tab), ("generate", generate_tab), ("compare", compare_tab)):
+            part.select(None, None, tab, js=f"() => '{name}'", **quiet)
+        demo.load(lambda seen: gr.Tabs(selected=seen or "edit"), tab, tabs, **quiet)
+        demo.load(lambda known: known or str(uuid.uuid4()), owner, owner, **quiet)
+        demo.load(lambda: _watch(service), None, chip, concurrency_limit=None, **quiet)
+    demo.queue(default_concurrency_limit=16)
+    return demo
+
+
+def _chip(service: Service) -> str:
+    """What is loaded, in one line."""
+    if service.failure:
+        return f'<p class="chip wrong" role="alert">{escape(service.failure)}</p>'
+    if service.facts is None:
+        return f'<p class="chip">{escape(say("model.loading", name=service.name))}</p>'
+    facts = service.facts
+    words = say("model.ready", name=facts.name, device=facts.device, dtype=facts.dtype)
+    more = f"{facts.attention} · SHA-256 {facts.sha256[:12]}"
+    return f'<p class="chip" title="{escape(more)}">{escape(words)}</p>'
+
+
+async def _watch(service: Service) -> AsyncIterator[str]:
+    """The chip, until the model is there or has failed."""
+    yield _chip(service)
+    while service.state == "waiting":
+        await asyncio.sleep(5 * POLL)
+    yield _chip(service)
+
+
+def routes(jobs: Jobs, examples: Path = FOLDER) -> list[Route]:
+    """Finished pictures and examples under addresses that name no folder of this machine."""
+
+    async def result(request: Request) -> Response:
+        path = jobs.store.file(request.path_params["job"], request.path_params["name"])
+        return _png(path)
+
+    shipped = {path.name: path for example in read_examples(examples) for path in (example.image, example.result)
+               if path is not None}
+
+    async def example(request: Request) -> Response:
+        return _png(shipped.get(request.path_params["name"]))
+
+    return [Route("/results/{job}/{name}", result), Route("/examples/{name}", example)]
+
+
+def _png(path: Path | None) -> Response:
+    if path is None:
+        return Response(status_code=404)
+    headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
+    return FileResponse(path, media_type="image/png", headers=headers)
+
+
+def launch(demo: gr.Blocks, jobs: Jobs, host: str, port: int | None, examples: Path = FOLDER) -> str:
+    """Begins to serve the page and returns its address. OSError: the port is taken."""
+    _, address, _ = demo.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        theme=theme(),
+        css_paths=STYLE,
+        js=SCRIPT.read_text(encoding="utf-8"),
+        favicon_path=ICON,
+        max_file_size=UPLOAD_LIMIT,
+        allowed_paths=[str(jobs.store.folder), str(examples)],
+        app_kwargs={"routes": routes(jobs, examples)},
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        state_session_capacity=1000,
+    )
+    return address

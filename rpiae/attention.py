@@ -1,0 +1,139 @@
+"""Which attention kernel runs: xformers on CUDA where a probe shows that it works, PyTorch's SDPA elsewhere.
+
+Names of backends are diffusers' (`AttentionBackendName`): "native" is SDPA. A backend that a person asks for,
+by the environment variable DIFFUSERS_ATTN_BACKEND, by `model.set_attention_backend(...)` or by diffusers'
+context manager `attention_backend(...)`, is used wherever its probe passes. `DIFFUSERS_ATTN_BACKEND=native`
+turns xformers off. There are no masks: every context has the same length (see `transformer.py`).
+
+Shapes: B pictures, N queries, M keys and values, D numbers per head; tokens before heads, as in diffusers.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _AttentionBackendRegistry,
+    dispatch_attention_fn,
+)
+from diffusers.utils import is_xformers_available
+
+logger = logging.getLogger(__name__)
+
+NATIVE = AttentionBackendName.NATIVE
+XFORMERS = AttentionBackendName.XFORMERS
+
+# The probe's inputs are standard normal, so outputs and gradients are of order one; half precision rounds at
+# about 1e-2 there, and a kernel that reads memory in the wrong order is off by about 1.
+PROBE_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend's name and, where it is not the wanted one, why."""
+
+    backend: AttentionBackendName
+    reason: str = ""
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Scaled dot-product attention without a mask.
+
+    q: (B, N, heads, D); k and v: (B, M, heads, D), one dtype and device. Returns (B, N, heads, D).
+    """
+    wanted = _AttentionBackendRegistry.get_active_backend()[0]
+    if wanted == NATIVE and (q.device.type != "cuda" or torch.compiler.is_compiling()):
+        # The everyday path on a CPU costs two comparisons. Compiled code stays with SDPA too: inductor sees
+        # through it, while xformers picks its operator in Python, which may break the graph.
+        return _sdpa(q, k, v)
+    if torch.is_autocast_enabled(q.device.type):
+        # SDPA follows autocast by itself; the other kernels want one half-precision type from the caller.
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    backend = _backend_for(q.device, q.dtype, q.shape[-1], wanted)
+    if backend == NATIVE:
+        return _sdpa(q, k, v)
+    return dispatch_attention_fn(q, k, v, backend=backend)
+
+
+def choose_backend(device: torch.device | str, dtype: torch.dtype, head_dim: int) -> str:
+    """The name of the backend that `attention` uses outside `torch.compile` for tensors of this kind.
+
+    The first call for a device, dtype and head size runs a small probe; later calls read the answer.
+    """
+    wanted = _AttentionBackendRegistry.get_active_backend()[0]
+    return _choose(torch.device(device), dtype, head_dim, wanted).backend.value
+
+
+def describe(
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 64
+) -> str:
+    """One line for `info` and recipes: the backend, and why another one is not used if one was wanted."""
+    wanted = _AttentionBackendRegistry.get_active_backend()[0]
+    choice = _choose(torch.device(device), dtype, head_dim, wanted)
+    name = "SDPA" if choice.backend == NATIVE else choice.backend.value
+    return f"{name} ({choice.reason})" if choice.reason else name
+
+
+def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2)
+
+
+@torch.compiler.assume_constant_result
+def _backend_for(
+    device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName
+) -> AttentionBackendName:
+    # Dynamo cannot trace a probe; it calls this once while tracing and keeps the answer.
+    return _choose(device, dtype, head_dim, wanted).backend
+
+
+@functools.cache
+def _choose(
+    device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName
+) -> Choice:
+    if wanted == NATIVE:
+        asked = "DIFFUSERS_ATTN_BACKEND" in os.environ
+        if asked or device.type != "cuda":
+            return Choice(NATIVE)
+        if not is_xformers_available():
+            return Choice(NATIVE, "xformers is not installed")
+        wanted = XFORMERS
+    problem = _probe(wanted, device, dtype, head_dim)
+    if problem is None:
+        return Choice(wanted)
+    reason = f"{wanted.value} does not work here: {problem}"
+    logger.warning("Attention on %s, %s, head size %d: SDPA is used; %s", device, dtype, head_dim, reason)
+    return Choice(NATIVE, reason)
+
+
+def _probe(
+    backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int
+) -> str | None:
+    """Run the backend forward and backward on a small input; None, or what went wrong in one line.
+
+    Kernels fail late and each in its own way (a missing operator, a GPU too new for the wheel, wrong
+    numbers), so any exception counts, and the results are held against SDPA's.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 16, 2, head_dim), (2, 24, 2, head_dim), (2, 24, 2, head_dim)]
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            inputs = [
+                torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for shape in shapes
+            ]
+            out = dispatch_attention_fn(*inputs, backend=backend)
+            expected = _sdpa(*inputs)
+            found = [out, *torch.autograd.grad(out.float().sum(), inputs)]
+            wanted = [expected, *torch.autograd.grad(expected.float().sum(), inputs)]
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[:1]
+        return f"{type(error).__name__}: {' '.join(first_line).rstrip(':')}"
+    off = max((a.float() - b.float()).abs().max().item() for a, b in zip(found, wanted, strict=True))
+    return None if off <= PROBE_TOLERANCE else f"its numbers differ from SDPA's by up to {off:.2g}"

@@ -1,0 +1,115 @@
+"""Strict loading of checkpoints: whole and right, or a sentence that says what is wrong.
+
+diffusers alone is not strict: a key missing from a safetensors file leaves that parameter unset without an error, a
+missing safetensors file falls back to pickle, and a mistyped folder asks the hub.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers.configuration_utils import FrozenDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+CONFIG = "config.json"
+HUB_PREFIX = "hf:"
+NAMED = 5
+
+
+def resolve(source: str | Path) -> Path:
+    """A local folder, or one fetched from the hub for "hf:org/name"; ValueError for anything else."""
+    if str(source).startswith(HUB_PREFIX):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        name = str(source)[len(HUB_PREFIX) :]
+        try:
+            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md", "*.txt"]))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"could not fetch {name!r} from the hub: {reason}") from error
+    folder = Path(source)
+    if not folder.is_dir():
+        raise ValueError(f"there is no checkpoint folder {str(source)!r}; for a hub model write hf:org/name")
+    return folder
+
+
+def read_json(path: Path, what: str) -> dict:
+    """The JSON object in a file; ValueError that names `what` when it is missing or broken."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent} is not {what}: {path.name} is missing")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged, it does not hold JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold a JSON object, it holds a {type(content).__name__}")
+    return content
+
+
+def load_strictly(model: nn.Module, path: Path) -> None:
+    """Fill a model from a safetensors file, in the model's dtypes; ValueError with the names of every tensor that is
+    missing, unexpected or misshapen. Nothing is loaded then."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent} has no weights: {path.name} is missing")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or cut off ({error}); fetch or make it again") from None
+    wanted = model.state_dict()
+    faults = {
+        "missing": [key for key in wanted if key not in found],
+        "unexpected": [key for key in found if key not in wanted],
+        "of another shape": [
+            f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in wanted
+            if key in found and found[key].shape != wanted[key].shape
+        ],
+    }
+    if any(faults.values()):
+        parts = [f"{len(names)} {kind}: {_few(names)}" for kind, names in faults.items() if names]
+        raise ValueError(f"{path} does not fit a {type(model).__name__}: " + "; ".join(parts))
+    model.load_state_dict(found, strict=True)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+class StrictLoading:
+    """Gives a diffusers model a `from_pretrained` that is strict and reads safetensors only."""
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, subfolder: str | None = None, torch_dtype=torch.float32):
+        """Load from a local folder or "hf:org/name".
+
+        Args:
+            source: the folder with config.json and the safetensors file, or its parent with `subfolder`.
+            torch_dtype: of the loaded weights, float32 unless said otherwise.
+
+        Raises:
+            ValueError: the folder is missing, foreign, damaged or does not fit; it says which.
+        """
+        folder = resolve(source)
+        folder = folder / subfolder if subfolder else folder
+        config = read_json(folder / CONFIG, f"a {cls.__name__}")
+        if config.get("_class_name") != cls.__name__:
+            raise ValueError(f"{folder} holds a {config.get('_class_name')}, wanted is a {cls.__name__}")
+        settings = {key: value for key, value in config.items() if not key.startswith("_")}
+        try:
+            model = cls(**settings)
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(f"{folder / CONFIG} does not describe a {cls.__name__}: {error}") from error
+        load_strictly(model, folder / WEIGHTS)
+        model.register_to_config(_name_or_path=str(source))
+        return model.to(torch_dtype).eval()
+
+
+def plain(value):
+    """A config value without diffusers' wrappers, for JSON and comparison."""
+    if isinstance(value, (dict, FrozenDict)):
+        return {key: plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,339 @@
+"""RPiAEPipeline: text → picture, and picture + instruction → edited picture.
+
+    pipe = RPiAEPipeline.from_pretrained("assets/checkpoints/stickers-256")
+    pipe(prompt="a cat to the left of a red car").images[0]
+    pipe(prompt="make the car blue", image=picture).images[0]
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+
+from . import flow, guidance, images
+from .autoencoder import AutoencoderRPiAE
+from .images import Letterbox
+from .loading import plain, read_json, resolve
+from .region import RegionSettings, allowed_area, change_mask, composite, snap
+from .text import TextEncoder, TextStates
+from .transformer import Context, RPiAETransformer2DModel
+
+FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_guidance_scale": 1.5}
+OUTPUT_TYPES = ("pil", "pt", "latent")
+MAX_STEPS = 1000
+
+
+@dataclass
+class RPiAEPipelineOutput(BaseOutput):
+    """Pictures, and for edits with `preserve_unchanged` where each one changed (PIL "L", else None)."""
+
+    images: list[Image.Image] | Tensor
+    change_masks: list[Image.Image | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to edit: as it was given, as the model's square, and what a painted mask allows."""
+
+    picture: Image.Image
+    square: Image.Image
+    letterbox: Letterbox
+    painted: Image.Image | None
+
+
+def make_scheduler(time_shift: float) -> FlowMatchEulerDiscreteScheduler:
+    """The Euler scheduler for `flow.sampling_times`, which shifts those times once."""
+    return FlowMatchEulerDiscreteScheduler(shift=time_shift)
+
+
+class RPiAEPipeline(DiffusionPipeline):
+    """Text-to-image and instruction editing on RPiAE latents.
+
+    Args:
+        vae, transformer, text_encoder, scheduler: the components.
+        defaults: what `__call__` takes where an argument is None: num_inference_steps, guidance_scale,
+            image_guidance_scale.
+        region: `RegionSettings` as a dict, calibrated with the checkpoint.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+
+    def __init__(
+        self,
+        vae: AutoencoderRPiAE,
+        transformer: RPiAETransformer2DModel,
+        text_encoder: TextEncoder,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        defaults: dict | None = None,
+        region: dict | None = None,
+    ):
+        super().__init__()
+        self.register_modules(
+            vae=vae, transformer=transformer, text_encoder=text_encoder, scheduler=scheduler
+        )
+        settings = RegionSettings.from_dict(plain(region or {}))
+        self.register_to_config(defaults=FALLBACK_DEFAULTS | plain(defaults or {}), region=settings.to_dict())
+        self._interrupt = False
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, torch_dtype=torch.float32, **unknown) -> "RPiAEPipeline":
+        """Load a checkpoint folder, or "hf:org/name" from the hub. Strict: see `rpiae.loading`.
+
+        Raises:
+            ValueError: what is missing, damaged or foreign, and where.
+        """
+        if unknown:
+            raise ValueError(f"from_pretrained does not take {', '.join(unknown)}")
+        folder = resolve(source)
+        index = read_json(folder / "model_index.json", "an RPiAE checkpoint")
+        if index.get("_class_name") != cls.__name__:
+            raise ValueError(f"{folder} holds a {index.get('_class_name')}, wanted is a {cls.__name__}")
+        scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json", "a checkpoint's scheduler")
+        read_json(folder / "text_encoder" / "config.json", "a checkpoint's text encoder")
+        pipe = cls(
+            vae=AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
+            transformer=RPiAETransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),
+            text_encoder=TextEncoder.from_pretrained(folder / "text_encoder").to(torch_dtype),
+            scheduler=FlowMatchEulerDiscreteScheduler.from_config(scheduler_config),
+            defaults=index.get("defaults"),
+            region=index.get("region"),
+        )
+        pipe.check_components()
+        return pipe
+
+    def check_components(self) -> None:
+        """ValueError when the components were not made for each other."""
+        pairs = (
+            ("channels", self.vae.latent_shape[0], self.transformer.config.in_channels),
+            ("rows", self.vae.latent_shape[1], self.transformer.config.sample_size),
+        )
+        for what, of_vae, of_transformer in pairs:
+            if of_vae != of_transformer:
+                raise ValueError(
+                    f"tokenizer and transformer do not fit: the latent has {of_vae} {what}, "
+                    f"the transformer wants {of_transformer}"
+                )
+        if self.text_encoder.width != self.transformer.config.text_width:
+            raise ValueError(
+                f"text encoder and transformer do not fit: states of width {self.text_encoder.width}, "
+                f"the transformer wants {self.transformer.config.text_width}"
+            )
+
+    def interrupt(self) -> None:
+        """Stop the running call after the step that it is in."""
+        self._interrupt = True
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str],
+        image: Image.Image | list[Image.Image] | None = None,
+        mask_image: Image.Image | list[Image.Image | None] | None = None,
+        negative_prompt: str | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        preserve_unchanged: bool = True,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        callback_on_step_end: Callable | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> RPiAEPipelineOutput | tuple:
+        """Draw pictures from text, or edit pictures by instruction when `image` is given.
+
+        Args:
+            prompt: one text or one per picture.
+            image: picture(s) to edit: PIL of any mode and size, a path, or bytes.
+            mask_image: white where the edit may change the picture; of the picture's size.
+            negative_prompt: what the result should not be like; stands in for "no text".
+            num_inference_steps, guidance_scale, image_guidance_scale: None is the checkpoint's own default.
+            preserve_unchanged: keep the input's own pixels where the edit changed nothing.
+            generator: one for all pictures in turn, or one per picture; noise is drawn on the CPU, so a seed means
+                the same picture in any batch and on any device.
+            latents: the noise to start from, (n, C, h, w), instead of drawing it.
+            callback_on_step_end: called as f(pipe, step, timestep, {"latents", "prediction"}) after each step;
+                `prediction` is the current guess of the finished latent. `pipe.interrupt()` stops after the step.
+            output_type: "pil"; "pt" for (n, 3, H, W) in [0, 1] at the model's size; "latent" for normalised latents.
+
+        Raises:
+            ValueError: a bad argument, in one sentence.
+        """
+        self._interrupt = False
+        prompts, sources, settings = self._check(
+            prompt, image, mask_image, negative_prompt, output_type,
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+            image_guidance_scale=image_guidance_scale,
+        )  # fmt: skip
+        source_latent = self._encode_sources(sources) if sources else None
+        branches = guidance.branches(
+            settings["guidance_scale"], settings["image_guidance_scale"], bool(sources), bool(negative_prompt)
+        )
+        context = self._encode_context(prompts, negative_prompt or "", branches, source_latent)
+        x = self._noise(len(prompts), generator, latents)
+        x = self._denoise(x, context, branches, settings["num_inference_steps"], callback_on_step_end)
+        if output_type == "latent":
+            result = RPiAEPipelineOutput(images=x, change_masks=[None] * len(prompts))
+        elif sources:
+            result = self._finish_edit(x, source_latent, sources, preserve_unchanged, output_type)
+        else:
+            pictures = self.vae.decode(self.vae.denormalise(x.to(self.vae.dtype))).sample.float().clamp(0, 1)
+            shown = images.to_pil(pictures) if output_type == "pil" else pictures
+            result = RPiAEPipelineOutput(images=shown, change_masks=[None] * len(prompts))
+        self.maybe_free_model_hooks()
+        return result if return_dict else (result.images, result.change_masks)
+
+    @torch.no_grad()
+    def reconstruct(self, picture: Image.Image) -> Image.Image:
+        """A picture through the tokenizer and back, at its own size."""
+        square, letterbox = images.letterbox(images.load(picture), self.vae.config.image_size)
+        x = images.to_tensor(square).to(self.device, self.vae.dtype)
+        return letterbox.undo(images.to_pil(self.vae(x).float().clamp(0, 1))[0])
+
+    def decode_preview(self, prediction: Tensor) -> list[Image.Image]:
+        """Normalised latents, such as a callback's `prediction`, as pictures of the model's size."""
+        decoded = self.vae.decode(self.vae.denormalise(prediction.to(self.vae.dtype))).sample
+        return images.to_pil(decoded.float().clamp(0, 1))
+
+    def _check(
+        self, prompt, image, mask_image, negative_prompt, output_type, **settings
+    ) -> tuple[list[str], list[Source], dict]:
+        """Arguments as lists of equal length; every mistake of the caller's is found here, before any work."""
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        pictures = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
+        count = max(len(prompts), len(pictures))
+        if len(prompts) == 1:
+            prompts = prompts * count
+        if len(pictures) == 1:
+            pictures = pictures * count
+        if pictures and len(pictures) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts for {len(pictures)} pictures; give one, or one for each")
+        what = "instruction" if pictures else "prompt"
+        if not prompts or not all(isinstance(text, str) and text.strip() for text in prompts):
+            example = "make the car blue" if pictures else "a cat to the left of a red car"
+            raise ValueError(f'the {what} is empty; write what you want, for example "{example}"')
+        for text in [*prompts, negative_prompt or ""]:
+            self.text_encoder.check(text)
+        masks = list(mask_image) if isinstance(mask_image, (list, tuple)) else [mask_image] * len(pictures)
+        if len(masks) != len(pictures):
+            raise ValueError(f"{len(masks)} masks for {len(pictures)} pictures; give one, or one for each")
+        if mask_image is not None and not pictures:
+            raise ValueError("a mask needs a picture to edit; give image= as well")
+        sources = [self._source(picture, mask) for picture, mask in zip(pictures, masks, strict=True)]
+        return prompts, sources, self._settings(**settings)
+
+    def _settings(self, **given) -> dict:
+        settings = {
+            name: self.config.defaults[name] if value is None else value for name, value in given.items()
+        }
+        steps = settings["num_inference_steps"]
+        if isinstance(steps, bool) or int(steps) != steps or not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"num_inference_steps must be a whole number from 1 to {MAX_STEPS}, it is {steps}")
+        for name in ("guidance_scale", "image_guidance_scale"):
+            if not 0 <= settings[name] <= 100:
+                raise ValueError(f"{name} must be from 0 to 100, it is {settings[name]}")
+        return settings | {"num_inference_steps": int(steps)}
+
+    def _source(self, picture, mask) -> Source:
+        picture = images.load(picture)
+        square, letterbox = images.letterbox(picture, self.vae.config.image_size)
+        painted = None if mask is None else images.load_mask(mask, picture.size)
+        return Source(picture, square, letterbox, painted)
+
+    def _encode_sources(self, sources: list[Source]) -> Tensor:
+        pixels = images.to_tensor([source.square for source in sources]).to(self.device, self.vae.dtype)
+        return self.vae.normalise(self.vae.encode(pixels).latent_dist.mode())
+
+    def _encode_context(
+        self, prompts: list[str], negative: str, branches: tuple[guidance.Branch, ...], source: Tensor | None
+    ) -> Context:
+        """One context per branch and picture, branch-major, in one static batch."""
+        count = len(prompts)
+        texts = {"prompt": prompts, "negative": [negative] * count, "none": [""] * count}
+        states: TextStates = self.text_encoder([text for branch in branches for text in texts[branch.text]])
+        states = states.to(self.device, self.transformer.dtype)
+        if source is None:
+            return self.transformer.encode_context(states)
+        sees = torch.tensor([branch.source for branch in branches], device=self.device)
+        repeated = source.to(self.transformer.dtype).repeat(len(branches), 1, 1, 1)
+        return self.transformer.encode_context(states, repeated, sees.repeat_interleave(count))
+
+    def _noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
+        shape = self.vae.latent_shape
+        if latents is not None:
+            if tuple(latents.shape) != (count, *shape):
+                raise ValueError(f"latents must be {(count, *shape)}, they are {tuple(latents.shape)}")
+            return latents.to(self.device, torch.float32)
+        if isinstance(generator, (list, tuple)):
+            if len(generator) != count:
+                raise ValueError(f"{len(generator)} generators for {count} pictures; give one, or one for each")
+            generators = list(generator)
+        else:
+            generators = [generator] * count
+        return torch.stack([torch.randn(shape, generator=one) for one in generators]).to(self.device)
+
+    def _denoise(
+        self, x: Tensor, context: Context, branches: tuple[guidance.Branch, ...], steps: int, callback
+    ) -> Tensor:
+        """From noise to data, (n, C, h, w) float32, all guidance branches of a step in one batch."""
+        scheduler = copy.deepcopy(self.scheduler)  # it has state: one per call
+        scheduler.set_timesteps(sigmas=flow.sampling_times(steps).tolist(), device=self.device)
+        factors = tuple(branch.factor for branch in branches)
+        with self.progress_bar(total=steps) as bar:
+            for step, timestep in enumerate(scheduler.timesteps):
+                t = scheduler.sigmas[step]
+                repeated = x.repeat(len(branches), 1, 1, 1)
+                times = t.expand(len(repeated))
+                dtype = self.transformer.dtype
+                velocity = self.transformer(repeated.to(dtype), times.to(dtype), context=context).sample
+                velocity = guidance.combine(velocity.float(), factors)
+                if callback is not None:
+                    prediction = flow.data_from_velocity(x, velocity, t.expand(len(x)))
+                x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
+                bar.update()
+                if callback is not None:
+                    state = {"latents": x, "prediction": prediction}
+                    x = (callback(self, step, timestep, state) or state).get("latents", x)
+                if self._interrupt:
+                    break
+        return x
+
+    def _finish_edit(
+        self, x: Tensor, source_latent: Tensor, sources: list[Source], preserve: bool, output_type: str
+    ) -> RPiAEPipelineOutput:
+        if not preserve:
+            decoded = self.vae.decode(self.vae.denormalise(x.to(self.vae.dtype))).sample.float().clamp(0, 1)
+            if output_type == "pt":
+                return RPiAEPipelineOutput(images=decoded, change_masks=[None] * len(sources))
+            squares = images.to_pil(decoded)
+            full = [source.letterbox.undo(square) for source, square in zip(sources, squares, strict=True)]
+            return RPiAEPipelineOutput(images=full, change_masks=[None] * len(sources))
+        settings = RegionSettings.from_dict(plain(self.config.region))
+        allowed = torch.cat([self._allowed(source) for source in sources]).to(self.device)
+        x = snap(source_latent.float(), x, settings, allowed)
+        both = torch.cat([source_latent.float(), x]).to(self.vae.dtype)
+        before, after = self.vae.decode(self.vae.denormalise(both)).sample.float().clamp(0, 1).chunk(2)
+        letterboxes = [source.letterbox for source in sources]
+        masks = change_mask(before, after, settings, allowed, letterboxes)
+        finished = [
+            composite(source.picture, edited, mask, source.letterbox, source.painted)
+            for source, edited, mask in zip(sources, after, masks, strict=True)
+        ]
+        pictures, change_masks = map(list, zip(*finished, strict=True))
+        if output_type == "pt":
+            squares = images.to_tensor([source.square for source in sources]).to(self.device)
+            pictures = torch.where(masks > 0, masks * after + (1 - masks) * squares, squares)
+        return RPiAEPipelineOutput(images=pictures, change_masks=change_masks)
+
+    def _allowed(self, source: Source) -> Tensor:
+        if source.painted is not None:
+            return allowed_area(source.painted, source.letterbox)
+        return torch.ones(1, 1, source.letterbox.size, source.letterbox.size)

@@ -1,0 +1,1 @@
+"""Training, data and evaluation: reproduces every checkpoint of the studio."""

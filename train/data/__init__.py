@@ -1,0 +1,1 @@
+"""Where training pictures come from: procedural sticker scenes, folders, streams."""

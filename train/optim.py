@@ -1,0 +1,45 @@
+"""Optimisers: Muon for the matrices inside transformer blocks, AdamW for everything else, one rate schedule."""
+
+import torch
+from torch import nn
+
+from .config import OptimizerSettings
+
+
+def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:
+    """One or two optimisers over the parameters that train; each group remembers its full rate as `base_lr`."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            in_block = parameter.ndim == 2 and ".blocks." in f".{name}"
+            (matrices if in_block and settings.muon_lr is not None else others).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = []
+    if others:
+        optimizers.append(
+            torch.optim.AdamW(
+                others, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+            )
+        )
+    if matrices:
+        # Nesterov momentum, updates scaled by sqrt(max(1, rows/columns)): PyTorch's own, as Jordan et al. have it.
+        optimizers.append(torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=settings.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimizers
+
+
+def rate(sample: int, samples: int, settings: OptimizerSettings) -> float:
+    """Share of the full learning rate at a sample number: warm-up, constant, linear decay."""
+    warm = min(1.0, (sample + 1) / settings.warmup_samples) if settings.warmup_samples else 1.0
+    decay_samples = settings.decay_share * samples
+    if decay_samples and sample > samples - decay_samples:
+        left = (samples - sample) / decay_samples
+        return warm * (settings.final_lr + (1 - settings.final_lr) * max(0.0, left))
+    return warm
+
+
+def set_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * share

