@@ -13,7 +13,9 @@ def main() -> int:
     settings = _settings()
     _stay_at_home(settings.checkpoint)
 
-    from app.jobs import Jobs  # only now: gradio and huggingface_hub read their switches when they are imported
+    from app.jobs import (
+        Jobs,
+    )  # only now: gradio and huggingface_hub read their switches when they are imported
     from app.service import Service, check_checkpoint
     from app.store import Store
     from app.studio import create_app, launch
@@ -35,7 +37,9 @@ def main() -> int:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="RPiAE Studio: edit, generate and compare pictures in the browser.")
+    parser = argparse.ArgumentParser(
+        description="RPiAE Studio: edit, generate and compare pictures in the browser."
+    )
     parser.add_argument(
         "--checkpoint",
         default=str(ROOT / "assets" / "checkpoints" / "stickers-256"),
@@ -47,9 +51,14 @@ def _settings() -> argparse.Namespace:
         default=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
         help="address to listen on (default: $GRADIO_SERVER_NAME, else 127.0.0.1)",
     )
-    parser.add_argument("--port", type=int, help="default: $GRADIO_SERVER_PORT, else the first free one from 7860 on")
     parser.add_argument(
-        "--outputs", default=str(ROOT / "outputs"), metavar="DIR", help="where results are kept (default: outputs)"
+        "--port", type=int, help="default: $GRADIO_SERVER_PORT, else the first free one from 7860 on"
+    )
+    parser.add_argument(
+        "--outputs",
+        default=str(ROOT / "outputs"),
+        metavar="DIR",
+        help="where results are kept (default: outputs)",
     )
     return parser.parse_args()
 

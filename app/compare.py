@@ -22,9 +22,7 @@ class CompareTab:
         room.add_states()
         with gr.Row(elem_classes="room", equal_height=False):
             with gr.Column(elem_classes="controls", scale=0, min_width=300):
-                self.picture = widgets.SafeImage(
-                    label=say("picture"), placeholder=say("picture.drop"), elem_id="compare-picture"
-                )
+                self.picture = widgets.picture_box("compare-picture")
                 self.note = widgets.status_box("compare-note")
                 self.tokenizers = gr.CheckboxGroup(
                     ["rpiae"],

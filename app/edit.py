@@ -25,9 +25,7 @@ class EditTab:
         self.draft = browser_state("draft.edit")
         with gr.Row(elem_classes="room", equal_height=False):
             with gr.Column(elem_classes="controls", scale=0, min_width=300):
-                self.picture = widgets.SafeImage(
-                    label=say("picture"), placeholder=say("picture.drop"), elem_id="edit-picture"
-                )
+                self.picture = widgets.picture_box("edit-picture")
                 self.note = widgets.status_box("edit-note")
                 self.prompt = gr.Textbox(
                     label=say("instruction"),
@@ -66,7 +64,9 @@ class EditTab:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         self.picture.change(self._describe, self.picture, [self.picture, self.note], **quiet)
         self.picture.clear(lambda: "", None, self.note, **quiet)
-        self.strip.click(self._use_example, None, [self.picture, self.prompt, room.view, room.status], **quiet)
+        self.strip.click(
+            self._use_example, None, [self.picture, self.prompt, room.view, room.status], **quiet
+        )
         room.view.click(self._go_on, room.job, self.picture, **quiet)
         self.prompt.input(None, self.prompt, self.draft, js="(text) => text", **quiet)
         restored = demo.load(
@@ -91,7 +91,9 @@ class EditTab:
         )
 
     @staticmethod
-    def _check(path: str | None, fresh: bool, seed: float | None, prompt: str, *rest: Any) -> list[dict[str, Any]]:
+    def _check(
+        path: str | None, fresh: bool, seed: float | None, prompt: str, *rest: Any
+    ) -> list[dict[str, Any]]:
         """Red words under the field that is missing."""
         fine = gr.validate(True, "")
         return [
@@ -135,6 +137,8 @@ class EditTab:
             draft or asked["prompt"],
             asked["negative_prompt"],
             *(asked[name] or defaults[name] for name in ("num_inference_steps", "guidance_scale")),
-            defaults["image_guidance_scale"] if asked["image_guidance_scale"] is None else asked["image_guidance_scale"],
+            defaults["image_guidance_scale"]
+            if asked["image_guidance_scale"] is None
+            else asked["image_guidance_scale"],
             asked["preserve_unchanged"],
         )

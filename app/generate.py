@@ -32,7 +32,13 @@ class GenerateTab:
                 )
                 room.add_buttons()
                 self.count = gr.Slider(
-                    1, PICTURES_MAX, 1, step=1, label=say("count"), info=say("count.help"), elem_id="generate-count"
+                    1,
+                    PICTURES_MAX,
+                    1,
+                    step=1,
+                    label=say("count"),
+                    info=say("count.help"),
+                    elem_id="generate-count",
                 )
                 self.seed, self.fresh = widgets.seed_row("generate")
                 with gr.Accordion(say("more"), open=False, elem_id="generate-more"):
@@ -42,7 +48,10 @@ class GenerateTab:
             with gr.Column(elem_classes="result", scale=1, min_width=320):
                 room.add_result()
                 self.ideas = gr.HTML(
-                    widgets.ideas(PROMPTS), elem_id="generate-ideas", js_on_load=widgets.VIEW_JS, apply_default_css=False
+                    widgets.ideas(PROMPTS),
+                    elem_id="generate-ideas",
+                    js_on_load=widgets.VIEW_JS,
+                    apply_default_css=False,
                 )
 
     @property

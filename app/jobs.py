@@ -195,7 +195,9 @@ class Jobs:
         if ahead:
             before = [self._jobs[i] for i in list(self._waiting)[:ahead] if i != job.record.id]
             running = self._jobs.get(self._running or "")
-            usual = [self._usual.get(other.request.kind) for other in [*before, *([running] if running else [])]]
+            usual = [
+                self._usual.get(other.request.kind) for other in [*before, *([running] if running else [])]
+            ]
             return None if None in usual else sum(usual)
         return None
 

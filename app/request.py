@@ -41,7 +41,8 @@ def _finite(name: str, value: Any, low: float, high: float) -> float:
 
 
 def _words(value: Any, missing: str | None) -> str:
-    """The text without surrounding blanks; `missing` is the sentence's key when it may not be empty."""
+    """The text without needless blanks; `missing` is the sentence's key when it may not be empty."""
+    value = "" if value is None else value
     if not isinstance(value, str):
         raise ValueError(say("error.text", value=type(value).__name__))
     text = " ".join(value.split())

@@ -20,7 +20,9 @@ from app.store import Record
 from app.texts import say
 
 POLL = 0.1  # seconds between looks at a job: a follower holds no thread, and steps are not faster
-BROWSER_SECRET = "rpiae-studio"  # a constant: with a random one every restart would forget what browsers remember
+BROWSER_SECRET = (
+    "rpiae-studio"  # a constant: with a random one every restart would forget what browsers remember
+)
 
 Validator = Callable[..., list[dict[str, Any]]]
 
@@ -55,7 +57,9 @@ class Room:
         """Run and Stop in one row, found by the keyboard shortcuts through their classes."""
         with gr.Row(elem_classes="run-row", equal_height=True):
             name = self.name
-            self.run = gr.Button(say(f"run.{name}"), variant="primary", elem_id=f"{name}-run", elem_classes="run")
+            self.run = gr.Button(
+                say(f"run.{name}"), variant="primary", elem_id=f"{name}-run", elem_classes="run"
+            )
             self.stop = gr.Button(say("stop"), elem_id=f"{name}-stop", elem_classes="stop", interactive=False)
         gr.HTML(f'<p class="keys">{say("keys")}</p>', apply_default_css=False)
 
@@ -96,7 +100,9 @@ class Room:
             api_visibility="private",
         )
         self.follow_after(begun.success)
-        self.stop.click(self.jobs.stop, self.job, None, queue=False, show_progress="hidden", api_visibility="private")
+        self.stop.click(
+            self.jobs.stop, self.job, None, queue=False, show_progress="hidden", api_visibility="private"
+        )
 
     def follow_after(self, event: Callable[..., Any]) -> None:
         """Follows the job on show once `event` has happened."""
@@ -115,7 +121,12 @@ class Room:
         while job_id:
             snapshot = self.jobs.snapshot(job_id)
             if snapshot is None:
-                yield widgets.card(say("job.unknown")), "", gr.Button(interactive=True), gr.Button(interactive=False)
+                yield (
+                    widgets.card(say("job.unknown")),
+                    "",
+                    gr.Button(interactive=True),
+                    gr.Button(interactive=False),
+                )
                 return
             if snapshot.version != seen:
                 seen = snapshot.version

@@ -15,18 +15,22 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest, Request
 from app.texts import say
 
+if TYPE_CHECKING:
+    from rpiae import RPiAEPipeline
+    from rpiae.recipe import Recipe
+
 log = logging.getLogger(__name__)
 
-FALLBACK_DEFAULTS = {"num_inference_steps": 20, "guidance_scale": 4.0, "image_guidance_scale": 1.5}
-SIDE = 256  # pixels: what the tokenizers here work on
+FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_guidance_scale": 1.5}
 PREVIEW_EVERY = 0.4  # seconds between live previews: a decode of the prediction costs about as much as a step
 
 
@@ -36,7 +40,7 @@ class Picture:
 
     image: Image.Image
     seed: int | None
-    recipe: Any
+    recipe: Recipe | None
     change_mask: Image.Image | None = None
     partial: bool = False
 
@@ -105,13 +109,13 @@ class Service:
         self.device = device
         self.facts: Facts | None = None
         self.failure: str | None = None
-        self._pipeline: Any = None
+        self._pipeline: RPiAEPipeline | None = None
         self._tokenizers: dict[str, Any] = {}
         self._loading = threading.Lock()
 
     @property
     def state(self) -> str:
-        """"waiting", "ready" or "failed"."""
+        """ "waiting", "ready" or "failed"."""
         return "failed" if self.failure else "ready" if self.facts else "waiting"
 
     @property
@@ -119,16 +123,17 @@ class Service:
         """The checkpoint's short name."""
         return Path(self.checkpoint.removeprefix("hf:")).name
 
-    @property
+    @cached_property
     def defaults(self) -> dict[str, float]:
-        """The checkpoint's own sampling settings, read without loading it."""
-        try:
-            index = json.loads((Path(self.checkpoint) / "model_index.json").read_text(encoding="utf-8"))
-            saved = index.get("defaults") or {}
-        except (OSError, ValueError, AttributeError):
-            saved = {}
-        known = {key: value for key, value in saved.items() if key in FALLBACK_DEFAULTS}
-        return {**FALLBACK_DEFAULTS, **known}
+        """The checkpoint's own sampling settings, read without loading it: the page shows them at once."""
+        saved = self._config("model_index.json").get("defaults")
+        known = saved if isinstance(saved, dict) else {}
+        return {name: known.get(name, value) for name, value in FALLBACK_DEFAULTS.items()}
+
+    @cached_property
+    def side(self) -> int:
+        """The side in pixels of the square that the checkpoint works on."""
+        return int(self._config("vae/config.json").get("image_size") or 256)
 
     def load(self) -> None:
         """Loads and warms up the pipeline; does nothing when it is there. ValueError says what is wrong with it."""
@@ -163,9 +168,17 @@ class Service:
         }[type(request)]
         return replace(work(request, progress), seconds=time.perf_counter() - start)
 
+    def _config(self, name: str) -> dict[str, Any]:
+        """A config file of the checkpoint; {} while it is on the hub, or broken: `load` will say so."""
+        try:
+            config = json.loads((Path(self.checkpoint) / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return config if isinstance(config, dict) else {}
+
     # loading
 
-    def _read(self) -> Any:
+    def _read(self) -> RPiAEPipeline:
         import torch
 
         from rpiae import RPiAEPipeline
@@ -175,24 +188,54 @@ class Service:
         return pipeline.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @staticmethod
-    def _warm_up(pipeline: Any) -> None:
+    def _warm_up(pipeline: RPiAEPipeline) -> None:
         """One step of each kind of work, so that the first person does not wait for lazy set-up."""
-        grey = Image.new("RGB", (256, 256), (128, 128, 128))
-        pipeline("warm up", num_inference_steps=1)
-        pipeline("warm up", image=grey, num_inference_steps=1)
+        grey = Image.new("RGB", (64, 64), (128, 128, 128))
+        pipeline("a grey square", num_inference_steps=1)
+        pipeline("make it grey", image=grey, num_inference_steps=1)
 
-    def _facts(self, pipeline: Any, seconds: float) -> Facts:
-        from rpiae.recipe import describe_pipeline
-
-        about = describe_pipeline(pipeline)
+    def _facts(self, pipeline: RPiAEPipeline, seconds: float) -> Facts:
+        about = self._about(pipeline)
         return Facts(
             name=self.name,
-            device=about["device"],
+            device=str(about["device"]).replace("cpu", "CPU").replace("cuda", "GPU"),
             dtype=about["dtype"],
             attention=about["attention"],
             sha256=about["checkpoint_sha256"],
             seconds=seconds,
         )
+
+    def _about(self, pipeline: RPiAEPipeline) -> dict[str, Any]:
+        """The part of every recipe that says what ran where."""
+        from rpiae.recipe import describe_pipeline, folder_sha256
+
+        about = describe_pipeline(pipeline)
+        if Path(self.checkpoint).is_dir():
+            about |= {"checkpoint": self.name, "checkpoint_sha256": folder_sha256(self.checkpoint)}
+        return about
+
+    def _recipe(self, request: Request, seed: int | None, image: Image.Image) -> Recipe:
+        """What repeats this picture, with the checkpoint's own settings written out."""
+        from rpiae.recipe import Recipe, pixels_sha256
+
+        asked: dict[str, Any] = {}
+        if isinstance(request, (GenerateRequest, EditRequest)):
+            defaults = self.defaults
+            asked = {
+                "prompt": request.prompt,
+                "negative_prompt": request.negative_prompt or None,
+                "seed": seed,
+            }
+            for name in ("num_inference_steps", "guidance_scale", "image_guidance_scale"):
+                if hasattr(request, name):
+                    value = getattr(request, name)
+                    asked[name] = defaults[name] if value is None else value
+            asked["preserve_unchanged"] = getattr(request, "preserve_unchanged", None)
+        for part in ("source", "mask"):
+            picture = getattr(request, part, None)
+            asked[f"{part}_sha256"] = None if picture is None else pixels_sha256(picture)
+        size = {"width": image.width, "height": image.height}
+        return Recipe(kind=request.kind, **asked, **size, **self._about(self._pipeline))
 
     # before a request: what the page asks about pictures and tokenizers
 
@@ -205,8 +248,7 @@ class Service:
             raise ValueError(say("error.no_picture"))
         return images.load(path)
 
-    @staticmethod
-    def describe(path: str | Path, editing: bool = False) -> str:
+    def describe(self, path: str | Path, editing: bool = False) -> str:
         """One line on a file: its size, and what will be done to it. ValueError says why it cannot be used."""
         from rpiae import images
 
@@ -218,8 +260,8 @@ class Service:
         parts += [say("picture.flattened")] * about.had_alpha
         parts += [say("picture.animated")] * about.animated
         line = ", ".join(parts) + "."
-        if editing and about.size != (SIDE, SIDE):
-            line += " " + say("picture.worked_on", side=SIDE, width=width, height=height)
+        if editing and about.size != (self.side, self.side):
+            line += " " + say("picture.worked_on", side=self.side, width=width, height=height)
         return line
 
     @staticmethod
@@ -239,7 +281,9 @@ class Service:
         settings = {name: value for name in named if (value := getattr(request, name, None)) is not None}
         if isinstance(request, EditRequest):
             settings |= {"image": [request.source] * request.count, "mask_image": request.mask}
-        follower = _Follower(settings.get("num_inference_steps") or self.defaults["num_inference_steps"], progress)
+        follower = _Follower(
+            settings.get("num_inference_steps") or self.defaults["num_inference_steps"], progress
+        )
         output = self._pipeline(
             [request.prompt] * request.count,
             negative_prompt=request.negative_prompt or None,
@@ -267,7 +311,7 @@ class Service:
         for name in request.tokenizers:
             if name not in known:
                 raise ValueError(say("error.unknown_tokenizer", name=name, names=", ".join(known)))
-        square, frame = images.letterbox(request.source, SIDE)
+        square, frame = images.letterbox(request.source, self.side)
         pixels = images.to_tensor(square)
         rows: list[Row] = []
         for index, name in enumerate(request.tokenizers):
@@ -304,10 +348,9 @@ class Service:
             x = pixels[..., top:bottom, left:right]
             y = decoded.float().cpu()[..., top:bottom, left:right].clamp(0, 1)
             lpips, _ = metrics.lpips(x, y)
-            psnr = metrics.psnr(x, y).item()
             return Row(
                 name,
-                psnr=psnr if math.isfinite(psnr) else None,
+                psnr=metrics.psnr(x, y).item(),  # infinite for equal pictures
                 ssim=metrics.ssim(x, y).item() if min(x.shape[-2:]) >= 11 else None,  # its window
                 lpips=None if lpips is None else lpips.item(),
                 latent_shape=tuple(tokenizer.info.latent_shape),
@@ -325,7 +368,9 @@ class Service:
         from rpiae.tokenizers import load
 
         if name not in self._tokenizers:
-            self._tokenizers = {kept: tokenizer for kept, tokenizer in self._tokenizers.items() if kept == "rpiae"}
+            self._tokenizers = {
+                kept: tokenizer for kept, tokenizer in self._tokenizers.items() if kept == "rpiae"
+            }
             self._tokenizers[name] = load(name, self.checkpoint if name == "rpiae" else None)
         return self._tokenizers[name]
 
@@ -338,15 +383,28 @@ class _Follower:
         self.stopped_at: int | None = None
         self._shown = time.monotonic()
 
-    def __call__(self, pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def __call__(
+        self, pipeline: RPiAEPipeline, index: int, timestep: Any, values: dict[str, Any]
+    ) -> dict[str, Any]:
         done = index + 1
         stopping = self.progress.stop.is_set() and done < self.total
         self.progress.report(done, self.total, None if stopping else self._preview(pipeline, done, values))
         if stopping:
             self.stopped_at = done
-            pipeline._interrupt = True
-            return {"latents": values["prediction"]}  # what the model expects at the end, not the noisy latents
+            pipeline.interrupt()
+            return {
+                "latents": values["prediction"]
+            }  # what the model expects at the end, not the noisy latents
         return {}
+
+    def _preview(self, pipeline: RPiAEPipeline, done: int, values: dict[str, Any]) -> Image.Image | None:
+        """The picture as the model now expects it, now and then: a decode costs about as much as a step."""
+        now = time.monotonic()
+        if not self.progress.preview or done == self.total or now - self._shown < PREVIEW_EVERY:
+            return None
+        preview = pipeline.decode_preview(values["prediction"][:1])[0]
+        self._shown = time.monotonic()
+        return preview
 
 
 def check_checkpoint(checkpoint: str) -> None:

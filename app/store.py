@@ -50,7 +50,9 @@ class Record:
     message: str = ""
     notes: tuple[str, ...] = ()
     source: dict[str, Any] | None = None  # {"file", "view", "width", "height"}
-    pictures: tuple[dict[str, Any], ...] = ()  # {"file", "view", "width", "height", "seed", "mask", "overlay", ...}
+    pictures: tuple[
+        dict[str, Any], ...
+    ] = ()  # {"file", "view", "width", "height", "seed", "mask", "overlay", ...}
     rows: tuple[dict[str, Any], ...] = ()  # a comparison: the fields of `service.Row`, pictures as file names
 
     @property
@@ -97,7 +99,9 @@ class Store:
             rows=tuple(self._put_row(home, row) for row in outcome.rows),
         )
         if outcome.reference is not None:
-            record = replace(record, source={**record.source, **self._put(home, "reference.png", outcome.reference)})
+            record = replace(
+                record, source={**record.source, **self._put(home, "reference.png", outcome.reference)}
+            )
         self._save(record)
         return record
 
@@ -108,7 +112,9 @@ class Store:
         try:
             self._save(record)
         except OSError as fault:
-            record = replace(record, message=f"{message} {sentence(fault)}" if message != sentence(fault) else message)
+            record = replace(
+                record, message=f"{message} {sentence(fault)}" if message != sentence(fault) else message
+            )
         return record
 
     def save(self, record: Record) -> None:
@@ -126,8 +132,14 @@ class Store:
             record = Record(**{key: value for key, value in plain.items() if key in known})
         except (OSError, ValueError, TypeError):
             return None
-        record = replace(record, **{key: tuple(getattr(record, key)) for key in ("pictures", "rows", "notes")})
-        return record if record.finished else replace(record, state="interrupted", message=say("job.interrupted"))
+        record = replace(
+            record, **{key: tuple(getattr(record, key)) for key in ("pictures", "rows", "notes")}
+        )
+        return (
+            record
+            if record.finished
+            else replace(record, state="interrupted", message=say("job.interrupted"))
+        )
 
     def file(self, job_id: str, name: str) -> Path | None:
         """The path of one picture of one job; None unless both names are well-formed and the file is there."""
@@ -197,6 +209,7 @@ class Store:
             "file": f"{stem}.png",
             **self._view(home, f"{stem}.png", picture.image),
             "seed": picture.seed,
+            "recipe": asdict(picture.recipe) if picture.recipe else None,
             "partial": picture.partial,
             "mask": None,
             "overlay": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def create_app(service: Service, jobs: Jobs, examples: Path = FOLDER) -> gr.Bloc
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(say("tab.edit"), id="edit") as edit_tab:
                 idle = say("empty.edit.examples" if shipped else "empty.edit")
-                edit = EditTab(Room("edit", jobs, owner, widgets.result, widgets.empty(idle)), service, shipped)
+                edit = EditTab(
+                    Room("edit", jobs, owner, widgets.result, widgets.empty(idle)), service, shipped
+                )
             with gr.Tab(say("tab.generate"), id="generate", render_children=True) as generate_tab:
                 idle = widgets.empty(say("empty.generate"))
                 generate = GenerateTab(Room("generate", jobs, owner, widgets.result, idle), service)
@@ -57,7 +60,7 @@ def create_app(service: Service, jobs: Jobs, examples: Path = FOLDER) -> gr.Bloc
             part.select(None, None, tab, js=f"() => '{name}'", **quiet)
         demo.load(lambda seen: gr.Tabs(selected=seen or "edit"), tab, tabs, **quiet)
         demo.load(lambda known: known or str(uuid.uuid4()), owner, owner, **quiet)
-        demo.load(lambda: _watch(service), None, chip, concurrency_limit=None, **quiet)
+        demo.load(partial(_watch, service), None, chip, concurrency_limit=None, **quiet)
     demo.queue(default_concurrency_limit=16)
     return demo
 
@@ -89,8 +92,12 @@ def routes(jobs: Jobs, examples: Path = FOLDER) -> list[Route]:
         path = jobs.store.file(request.path_params["job"], request.path_params["name"])
         return _png(path)
 
-    shipped = {path.name: path for example in read_examples(examples) for path in (example.image, example.result)
-               if path is not None}
+    shipped = {
+        path.name: path
+        for example in read_examples(examples)
+        for path in (example.image, example.result)
+        if path is not None
+    }
 
     async def example(request: Request) -> Response:
         return _png(shipped.get(request.path_params["name"]))

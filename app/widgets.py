@@ -1,11 +1,12 @@
 """What the page shows of a job, as HTML: the picture's place, the status line, tables and cards.
 
-Plain functions from snapshots to strings, every value escaped; `SafeImage` is the one Gradio component.
+Plain functions from snapshots to strings, every value escaped, and the few controls that tabs share.
 Pictures are named by addresses relative to the page, `results/<job id>/<file>`, which `app.studio` serves.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from html import escape
 from typing import Any
@@ -27,37 +28,48 @@ element.addEventListener('click', (event) => {
 STATUS_JS = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 
 
-class SafeImage(gr.Image):
-    """An upload whose file is handed on untouched: EXIF, mode and recipe stay readable, and `rpiae.images` judges it.
+def picture_box(elem_id: str) -> gr.Image:
+    """An upload whose file is handed on untouched: EXIF, mode and recipe stay readable, `rpiae.images` judges it.
 
     Gradio's own `preprocess` opens the file and answers a broken one with a server path or with nothing at all.
+    (It is replaced on the instance: a subclass would make Gradio write a .pyi file beside this one.)
     """
+    box = gr.Image(
+        label=say("picture"),
+        placeholder=say("picture.drop"),
+        type="filepath",
+        format="png",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        buttons=["fullscreen"],
+        height=260,
+        elem_id=elem_id,
+    )
+    box.preprocess = _uploaded_path
+    return box
 
-    is_template = True
 
-    def __init__(self, **settings: Any) -> None:
-        settings = {"sources": ["upload", "clipboard"], "buttons": ["fullscreen"], "height": 260} | settings
-        super().__init__(type="filepath", format="png", image_mode=None, **settings)
-
-    def get_block_name(self) -> str:
-        return "image"
-
-    def preprocess(self, payload: Any) -> str | None:
-        if payload is None:
-            return None
-        if not payload.path:
-            raise gr.Error(say("error.bad_upload"), print_exception=False)
-        return str(payload.path)
+def _uploaded_path(payload: Any) -> str | None:
+    """Where an upload lies. (Gradio has made sure that it is an upload, and no other file of this machine.)"""
+    if payload is None:
+        return None
+    if not payload.path:
+        raise gr.Error(say("error.bad_upload"), print_exception=False)
+    return str(payload.path)
 
 
 def view_box(elem_id: str, value: str) -> gr.HTML:
     """The place of a result; its buttons arrive as `click` events with `action` and `index`."""
-    return gr.HTML(value, elem_id=elem_id, elem_classes="view-box", js_on_load=VIEW_JS, apply_default_css=False)
+    return gr.HTML(
+        value, elem_id=elem_id, elem_classes="view-box", js_on_load=VIEW_JS, apply_default_css=False
+    )
 
 
 def status_box(elem_id: str) -> gr.HTML:
     """The status line below a result: one live region that stays while its words change."""
-    return gr.HTML("", elem_id=elem_id, elem_classes="status-box", js_on_load=STATUS_JS, apply_default_css=False)
+    return gr.HTML(
+        "", elem_id=elem_id, elem_classes="status-box", js_on_load=STATUS_JS, apply_default_css=False
+    )
 
 
 def address(record: Record, name: str) -> str:
@@ -74,7 +86,13 @@ def duration(seconds: float) -> str:
 
 def percent(part: float) -> str:
     """A share in few words; never "0 %" for something."""
-    return "less than 0.1 %" if 0 < part < 0.001 else f"{100 * part:.1f} %" if part < 0.1 else f"{100 * part:.0f} %"
+    return (
+        "less than 0.1 %"
+        if 0 < part < 0.001
+        else f"{100 * part:.1f} %"
+        if part < 0.1
+        else f"{100 * part:.0f} %"
+    )
 
 
 # the status line
@@ -135,7 +153,11 @@ def _facts(record: Record) -> list[str]:
         facts.append(say("status.seeds", first=seeds[0], last=seeds[-1]) + ".")
     changed = [picture["changed"] for picture in record.pictures if picture.get("changed") is not None]
     if len(changed) == 1:
-        facts.append(say("status.changed", percent=percent(changed[0])) + "." if changed[0] else say("status.unchanged"))
+        facts.append(
+            say("status.changed", percent=percent(changed[0])) + "."
+            if changed[0]
+            else say("status.unchanged")
+        )
     return facts
 
 
@@ -153,7 +175,9 @@ def empty(text: str) -> str:
 
 def card(message: str) -> str:
     """One card in the result's place that says what went wrong and what to do."""
-    return f'<div class="card" role="alert"><strong>{say("error.title")}</strong><p>{escape(message)}</p></div>'
+    return (
+        f'<div class="card" role="alert"><strong>{say("error.title")}</strong><p>{escape(message)}</p></div>'
+    )
 
 
 def working(snapshot: Snapshot) -> str:
@@ -164,7 +188,9 @@ def working(snapshot: Snapshot) -> str:
     image = snapshot.preview or (address(record, source["view"]) if source else "")
     shown = f'<img src="{image}" alt="{escape(say("view.preview_alt"))}">' if image else ""
     state = "preview" if snapshot.preview else "waiting"
-    return f'<div class="view"><div class="stage {state}" style="--w:{width};--h:{height}">{shown}</div></div>'
+    return (
+        f'<div class="view"><div class="stage {state}" style="--w:{width};--h:{height}">{shown}</div></div>'
+    )
 
 
 def result(record: Record) -> str:
@@ -207,11 +233,15 @@ def _tools(record: Record, index: int) -> str:
     picture = record.pictures[index]
     links = [f'<a class="tool main" download href="{address(record, picture["file"])}">{say("download")}</a>']
     if picture["mask"]:
-        links.append(f'<a class="tool" download href="{address(record, picture["mask"])}">{say("download.mask")}</a>')
+        links.append(
+            f'<a class="tool" download href="{address(record, picture["mask"])}">{say("download.mask")}</a>'
+        )
     links.append(f'<button class="tool" data-action="edit" data-index="{index}">{say("edit_this")}</button>')
     if len(record.pictures) > 1:
         links.append(f'<span class="seed">{say("status.seed", seed=picture["seed"])}</span>')
-    return f'<figcaption><div class="tools">{"".join(links)}</div>{recipe(picture.get("recipe"))}</figcaption>'
+    return (
+        f'<figcaption><div class="tools">{"".join(links)}</div>{recipe(picture.get("recipe"))}</figcaption>'
+    )
 
 
 def recipe(plain: dict[str, Any] | None) -> str:
@@ -283,7 +313,9 @@ def comparison(record: Record) -> str:
     """The table of a comparison and, below it, one view for each tokenizer that worked."""
     if not record.rows:
         return card(record.message) if record.finished else ""
-    views = "".join(_reconstructed(record, index) for index, row in enumerate(record.rows) if row["reconstruction"])
+    views = "".join(
+        _reconstructed(record, index) for index, row in enumerate(record.rows) if row["reconstruction"]
+    )
     source = record.source
     size = say("table.size", width=source["width"], height=source["height"])
     return f'{table(record.rows)}<p class="note">{size} {say("table.help")}</p><div class="pictures">{views}</div>'
@@ -328,7 +360,7 @@ def _row(row: dict[str, Any], columns: int) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+    return "–" if value is None else "∞" if math.isinf(value) else form.format(value)
 
 
 # controls and examples
@@ -336,7 +368,11 @@ def _number(value: float | None, form: str) -> str:
 
 def slider(name: str, low: float, high: float, step: float, defaults: dict[str, float]) -> gr.Slider:
     """A setting of the sampler with its help; `name` is the key of its words."""
-    setting = {"steps": "num_inference_steps", "guidance": "guidance_scale", "image_guidance": "image_guidance_scale"}
+    setting = {
+        "steps": "num_inference_steps",
+        "guidance": "guidance_scale",
+        "image_guidance": "image_guidance_scale",
+    }
     return gr.Slider(low, high, defaults[setting[name]], step=step, label=say(name), info=say(f"{name}.help"))
 
 

@@ -104,8 +104,13 @@ class StrictLoading:
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{folder / CONFIG} does not describe a {cls.__name__}: {error}") from error
         load_strictly(model, folder / WEIGHTS)
-        model.register_to_config(_name_or_path=str(source))
-        return model.to(torch_dtype).eval()
+        return cast(model, torch_dtype).eval()
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its floating point weights in `dtype`, in place. (diffusers' own `.to(dtype)` warns about
+    float32 modules that these models do not have.)"""
+    return nn.Module.to(model, dtype)
 
 
 def plain(value):

@@ -19,7 +19,7 @@ from torch import Tensor
 from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
 from .images import Letterbox
-from .loading import plain, read_json, resolve
+from .loading import cast, plain, read_json, resolve
 from .region import RegionSettings, allowed_area, change_mask, composite, snap
 from .text import TextEncoder, TextStates
 from .transformer import Context, RPiAETransformer2DModel
@@ -99,7 +99,7 @@ class RPiAEPipeline(DiffusionPipeline):
         pipe = cls(
             vae=AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
             transformer=RPiAETransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),
-            text_encoder=TextEncoder.from_pretrained(folder / "text_encoder").to(torch_dtype),
+            text_encoder=cast(TextEncoder.from_pretrained(folder / "text_encoder"), torch_dtype),
             scheduler=FlowMatchEulerDiscreteScheduler.from_config(scheduler_config),
             defaults=index.get("defaults"),
             region=index.get("region"),

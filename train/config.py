@@ -80,16 +80,13 @@ class AutoencoderStage(StageSettings):
 
 
 class DiffusionStage(StageSettings):
-    """Text-to-image and editing on the tokenizer's latents."""
+    """Text-to-image and editing on the tokenizer's latents. A sample is a scene: two edits of it and one caption."""
 
     task: Literal["diffusion"]
-    # Share of samples that are edits; the rest are captions.
-    edits: float = 0.6
     # Noise draws per context: the context is time-independent, so its tokens serve several.
     draws: int = 2
     drop_text: float = 0.1
     drop_both: float = 0.05
-    filtered: float = 0.05
     time_shift: float = 2.0
     logit_mean: float = 0.0
     logit_std: float = 1.0

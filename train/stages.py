@@ -16,7 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.transformer import RPiAETransformer2DModel
 
+from . import publish
 from .config import AutoencoderStage, DiffusionStage, RepresentationStage, TrainingConfig
 from .loop import Loop, Progress
 from .tasks.autoencoder import AutoencoderTask
@@ -44,10 +46,10 @@ class Stages:
 
     def run(self, name: str, resume: bool = True) -> None:
         """Train one stage to its end, unless it is finished already."""
-        folder = self.config.output / name
-        if (folder / "finished.json").is_file():
-            logger.info("%s is finished: %s", name, folder / "result")
+        if (leg := self.finished(name)) is not None:
+            logger.info("%s is finished (%d samples, %.0f minutes): skipped", name, leg["samples"], leg["minutes"])
             return
+        folder = self.config.output / name
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
         torch.manual_seed(self.config.seed)
@@ -58,6 +60,32 @@ class Stages:
         shutil.rmtree(result, ignore_errors=True)
         task.export(result)
         (folder / "finished.json").write_text(json.dumps(self._leg(name, progress), indent=1), encoding="utf-8")
+
+    def finished(self, name: str) -> dict | None:
+        """The leg of a stage that is finished in this output or, where this output has nothing, in the checkpoint."""
+        file = self.config.output / name / "finished.json"
+        if file.is_file():
+            return json.loads(file.read_text(encoding="utf-8"))
+        legs = publish.read_legs(self.config.checkpoint)
+        return legs[name][-1] if name in legs else None
+
+    def publish(self) -> None:
+        """Write what is finished in this output to the checkpoint folder."""
+        config = self.config
+        legs = {}
+        for name in config.stages:
+            file = config.output / name / "finished.json"
+            if file.is_file():
+                legs[name] = json.loads(file.read_text(encoding="utf-8"))
+        if not legs:
+            return
+        last_diffusion = [n for n in legs if isinstance(config.stages[n], DiffusionStage)][-1:]
+        transformer = None
+        if last_diffusion:
+            transformer = RPiAETransformer2DModel.from_pretrained(self.result(last_diffusion[0]))
+        tokenizer = self.tokenizer_stage
+        if tokenizer in legs or transformer is not None:
+            publish.write_checkpoint(config, self.vae(), transformer, legs)
 
     def _leg(self, name: str, progress: Progress) -> dict:
         """What the model card says of a finished stage."""
@@ -87,7 +115,14 @@ class Stages:
         if isinstance(stage, AutoencoderStage):
             return self._autoencoder_task(name, stage)
         assert isinstance(stage, DiffusionStage)
-        return DiffusionTask(config, stage, self.vae())
+        return DiffusionTask(config, stage, self.vae(), self._transformer())
+
+    def _transformer(self) -> RPiAETransformer2DModel:
+        """The transformer to train: the one of `init`, else a fresh one."""
+        init = self.config.init
+        if init is not None and (init / "transformer").is_dir():
+            return RPiAETransformer2DModel.from_pretrained(init / "transformer")
+        return RPiAETransformer2DModel(**self.config.models.transformer)
 
     def _autoencoder_task(self, name: str, stage: AutoencoderStage) -> AutoencoderTask:
         models = self.config.models
@@ -104,12 +139,19 @@ class Stages:
         bridged.decoder.load_state_dict(vae.decoder.state_dict())
         return AutoencoderTask(bridged, stage, self.config.seed, fresh=("bridge",))
 
+    @property
+    def tokenizer_stage(self) -> str:
+        """The stage that finishes the tokenizer."""
+        return [n for n, s in self.config.stages.items() if isinstance(s, AutoencoderStage)][-1]
+
     def vae(self) -> AutoencoderRPiAE:
-        """The finished tokenizer: of this output, or of the checkpoint that `init` names."""
-        last = [n for n, s in self.config.stages.items() if isinstance(s, AutoencoderStage)][-1]
-        if self.config.init is not None and not (self.config.output / last / "result").is_dir():
-            return AutoencoderRPiAE.from_pretrained(self.config.init / "vae", torch_dtype=torch.float32)
-        return AutoencoderRPiAE.from_pretrained(self.result(last))
+        """The finished tokenizer: of this output, else of `init`, else of the checkpoint."""
+        if (self.config.output / self.tokenizer_stage / "result").is_dir():
+            return AutoencoderRPiAE.from_pretrained(self.result(self.tokenizer_stage))
+        for folder in (self.config.init, self.config.checkpoint):
+            if folder is not None and (folder / "vae").is_dir():
+                return AutoencoderRPiAE.from_pretrained(folder / "vae")
+        return AutoencoderRPiAE.from_pretrained(self.result(self.tokenizer_stage))
 
 
 def machine() -> str:

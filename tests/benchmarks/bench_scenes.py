@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python tests/benchmarks/bench_scenes.py [OUT.json]
 
-Prints a table and writes the same numbers as JSON. "first" is the drawing rate of a fresh process with the atlas on
-disk; "PIL paste" draws the same scenes with PIL instead, measured side by side.
+Prints a table and writes the same numbers as JSON. "first" is the drawing rate of a fresh process with the atlas
+on disk; "PIL paste" draws the same scenes with PIL instead, measured side by side.
 """
 
 import json

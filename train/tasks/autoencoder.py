@@ -25,8 +25,9 @@ from ..losses import adaptive_weight
 from ..perceptual import PerceptualDistance
 from .task import Task
 
-TAG, HELD_OUT_TAG = 20, 21
+TAG, HELD_OUT_TAG, LATENT_TAG = 20, 21, 22
 VALIDATION_PICTURES = 32
+LATENT_PICTURES = 256
 # Pixels against features in the bridge's linear start: the features first, as the stage's own losses have it.
 BRIDGE_PIXEL_WEIGHT = 1.0
 
@@ -45,8 +46,9 @@ class AutoencoderTask(Task):
         self.pivot_replica = frozen_copy(vae.encoder) if stage.pivot else None
         self.perceptual = PerceptualDistance() if stage.perceptual else None
         pictures = PictureSettings(crop=stage.crop, filtered=stage.filtered, letterboxed=stage.letterboxed)
-        self.dataset = ScenePictures(seed, TAG + len(stage.trains), stage.samples, pictures)
-        self.held_out = ScenePictures(seed, HELD_OUT_TAG + 1000, VALIDATION_PICTURES, PictureSettings())
+        self.seed = seed
+        self.dataset = ScenePictures(seed, TAG, stage.samples, pictures)
+        self.held_out = ScenePictures(seed, HELD_OUT_TAG, VALIDATION_PICTURES, PictureSettings())
         # Buffers, so that a resumed run goes on with the same weight.
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pivot_weight", torch.tensor(float(stage.pivot)))
@@ -129,4 +131,15 @@ class AutoencoderTask(Task):
         return images.to_pil(torch.cat(rows, dim=-2)[None])[0]
 
     def export(self, folder: Path) -> None:
+        if self.vae.bridge is not None:
+            self._measure_latents()
         self.vae.save_pretrained(folder)
+
+    @torch.no_grad()
+    def _measure_latents(self) -> None:
+        """Mean per channel and one scale to unit deviation, kept in the config for the diffusion transformer."""
+        pictures = collect_pictures(ScenePictures(self.seed, LATENT_TAG, LATENT_PICTURES, PictureSettings(filtered=0.2)), LATENT_PICTURES).to(self.vae.device)
+        latents = self.vae.encode(pictures).latent_dist.mode()
+        mean = latents.mean((0, 2, 3))
+        deviation = (latents - mean.view(1, -1, 1, 1)).square().mean().sqrt()
+        self.vae.register_to_config(latents_mean=mean.tolist(), scaling_factor=1 / float(deviation))

@@ -1,0 +1,98 @@
+"""What requests come to: pictures, rows of a comparison, progress on the way, and faults as sentences."""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from app.texts import say
+
+if TYPE_CHECKING:
+    from rpiae.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture. `change_mask`: "L", white where an edit changed it; `recipe`: what repeats it."""
+
+    image: Image.Image
+    seed: int | None
+    recipe: Recipe | None
+    change_mask: Image.Image | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tokenizer in a comparison; `error` says why the rest is missing."""
+
+    name: str
+    error: str | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    lpips: float | None = None
+    latent_shape: tuple[int, ...] = ()
+    compression: float | None = None  # numbers of the picture / numbers of the latent
+    parameters: int | None = None
+    encode_ms: float | None = None
+    decode_ms: float | None = None
+    source: str = ""
+    reconstruction: Image.Image | None = None
+    error_map: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a request came to. `stopped_at`: the step after which a person stopped it, else None."""
+
+    pictures: tuple[Picture, ...] = ()
+    rows: tuple[Row, ...] = ()
+    seconds: float = 0.0
+    stopped_at: int | None = None
+    notes: tuple[str, ...] = ()
+    reference: Image.Image | None = None  # what the tokenizers of a comparison were given
+
+
+@dataclass
+class Progress:
+    """The line between a running request and whoever waits: `report` goes out, `stop` comes in."""
+
+    report: Callable[[int, int, Image.Image | None], None] = lambda done, total, preview: None
+    stop: threading.Event = field(default_factory=threading.Event)
+    preview: bool = True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is loaded, in words a person can check."""
+
+    name: str
+    device: str
+    dtype: str
+    attention: str
+    sha256: str
+    seconds: float
+
+
+class Stopped(Exception):
+    """A request was stopped before it had anything to show."""
+
+
+def sentence(fault: BaseException) -> str:
+    """What went wrong in words for a person: never a trace, never a folder of this machine."""
+    if isinstance(fault, ValueError):
+        return _FOLDERS.sub("", str(fault)) or say("error.unexpected")
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
+        return say("error.memory")
+    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return say("error.disk", why=fault.strerror)
+    return say("error.unexpected")
+
+
+_FOLDERS = re.compile(r"(?<![\w./])/(?:[\w.@+-]+/)+")

@@ -1,0 +1,44 @@
+"""Image tokenizers behind one protocol, to be compared side by side.
+
+    from rpiae.tokenizers import available, load
+    t = load("rpiae")                    # or load("sd-vae", source="random")
+    z = t.encode(x); y = t.decode(z)     # x, y: (B, 3, 256, 256) in [0, 1]
+    t.info                               # name, latent shape, parameters, source, licence
+
+A source is a local folder, "hf:org/name" (fetched from the hub, only when written so), or "random": the real
+architecture with random weights, for timing. Without a source the first place on this machine that has
+weights is taken; nothing is fetched then.
+"""
+
+import importlib
+import os
+
+from .base import Tokenizer, TokenizerInfo
+
+# Name → module here, with `load(source)` and `find() -> folder or None`. Imported when asked for: they load
+# torch.
+MODULES = {"rpiae": "rpiae", "sd-vae": "sd_vae"}
+NAMES = tuple(MODULES)
+
+__all__ = ["NAMES", "Tokenizer", "TokenizerInfo", "available", "load"]
+
+
+def available() -> list[str]:
+    """Names of the tokenizers whose weights are on this machine, so that `load(name)` works."""
+    return [name for name in NAMES if _module(name).find() is not None]
+
+
+def load(name: str, source: str | os.PathLike | None = None) -> Tokenizer:
+    """A tokenizer in float32 on the CPU, ready to use.
+
+    Raises:
+        ValueError: an unknown name, no weights on this machine, or weights that are damaged or of another
+        model.
+    """
+    if name not in MODULES:
+        raise ValueError(f"There is no tokenizer {name!r}. Use one of: {', '.join(NAMES)}.")
+    return _module(name).load(source)
+
+
+def _module(name: str):
+    return importlib.import_module(f".{MODULES[name]}", __name__)

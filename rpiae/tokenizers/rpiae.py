@@ -1,0 +1,71 @@
+"""RPiAE, from any pipeline or tokenizer folder of this library."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..autoencoder import AutoencoderRPiAE
+from ..loading import CONFIG, HUB_PREFIX, read_json, resolve
+from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
+
+BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "checkpoints" / "stickers-256"
+
+
+class RPiAETokenizer(ModelTokenizer):
+    def encode_(self, x: Tensor) -> Tensor:
+        return self.model.encode(x).latent_dist.mode()
+
+    def decode_(self, z: Tensor) -> Tensor:
+        return self.model.decode(z).sample
+
+
+def find() -> Path | None:
+    """The bundled checkpoint, where it is there."""
+    return BUNDLED if (BUNDLED / "vae" / CONFIG).is_file() else None
+
+
+def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
+    """From a folder, "hf:org/name", "random" (of the bundled checkpoint's sizes) or, without a source, the
+    bundled checkpoint. Raises ValueError for what is missing, damaged or foreign."""
+    if source == RANDOM or source is None:
+        folder = find()
+        if folder is None:
+            raise ValueError(
+                "The bundled checkpoint is not there. Make it with `make checkpoint`, or name another folder."
+            )
+    else:
+        folder = resolve(source)
+    home = folder / "vae" if (folder / "vae" / CONFIG).is_file() else folder
+    if source == RANDOM:
+        model, origin = _with_random_weights(home), "random weights"
+    else:
+        model = AutoencoderRPiAE.from_pretrained(home)
+        origin = str(source) if str(source).startswith(HUB_PREFIX) else folder.resolve().name
+    side = model.config.image_size
+    info = TokenizerInfo(
+        name="rpiae",
+        latent_shape=tuple(model.latent_shape),
+        downsampling=side // model.latent_shape[1],
+        parameters=count_parameters(model),
+        source=origin,
+        licence=_licence(folder),
+        image_size=side,
+    )
+    return RPiAETokenizer(model, info)
+
+
+def _with_random_weights(home: Path) -> AutoencoderRPiAE:
+    config = read_json(home / CONFIG, "an AutoencoderRPiAE")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoencoderRPiAE(**{key: value for key, value in config.items() if not key.startswith("_")})
+
+
+def _licence(folder: Path) -> str:
+    """What the model card's front matter says."""
+    card = folder / "README.md"
+    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+    found = [line.removeprefix("license:").strip() for line in lines if line.startswith("license:")]
+    return found[0] if found else "not stated"
