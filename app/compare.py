@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from app import widgets
 from app.request import CompareRequest
-from app.room import Room, source_path
+from app.room import QUIET, Room, describe_upload, source_path
 from app.service import Service
-from app.texts import say
+from app.texts import say, tokenizer_label
 
 
 class CompareTab:
@@ -25,7 +24,7 @@ class CompareTab:
                 self.picture = widgets.picture_box("compare-picture")
                 self.note = widgets.status_box("compare-note")
                 self.tokenizers = gr.CheckboxGroup(
-                    ["rpiae"],
+                    [(tokenizer_label("rpiae"), "rpiae")],
                     value=["rpiae"],
                     label=say("tokenizers"),
                     info=say("tokenizers.help"),
@@ -39,10 +38,8 @@ class CompareTab:
         """Connects every control of the tab."""
         room = self.room
         room.wire(self._request, [self.picture, self.tokenizers], validator=self._check)
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        self.picture.change(self._describe, self.picture, [self.picture, self.note], **quiet)
-        self.picture.clear(lambda: "", None, self.note, **quiet)
-        restored = demo.load(self._restore, room.last, [room.job, self.picture, self.tokenizers], **quiet)
+        describe_upload(self.service, self.picture, self.note, editing=False)
+        restored = demo.load(self._restore, room.last, [room.job, self.picture, self.tokenizers], **QUIET)
         room.follow_after(restored.then)
 
     def _request(self, path: str | None, names: list[str]) -> CompareRequest:
@@ -55,19 +52,12 @@ class CompareTab:
             gr.validate(bool(names), say("error.no_tokenizer")),
         ]
 
-    def _describe(self, path: str | None) -> tuple[Any, Any]:
-        if path is None:
-            return gr.skip(), gr.skip()
-        try:
-            return gr.skip(), f'<p class="note">{escape(self.service.describe(path))}</p>'
-        except ValueError as fault:
-            return None, f'<p class="note wrong">{escape(str(fault))}</p>'
-
     def _restore(self, last: str) -> tuple[Any, ...]:
         names = self.service.tokenizers()
+        choices = [(tokenizer_label(name), name) for name in names]
         snapshot = self.room.jobs.snapshot(last) if last else None
         if snapshot is None:
-            return "", gr.skip(), gr.CheckboxGroup(choices=names, value=names[:1])
+            return "", gr.skip(), gr.CheckboxGroup(choices=choices, value=names[:1])
         chosen = [name for name in snapshot.record.request["tokenizers"] if name in names]
         path = source_path(self.room.jobs, snapshot.record)
-        return last, path or gr.skip(), gr.CheckboxGroup(choices=names, value=chosen or names[:1])
+        return last, path or gr.skip(), gr.CheckboxGroup(choices=choices, value=chosen or names[:1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -10,7 +9,7 @@ import gradio as gr
 from app import widgets
 from app.examples import Example
 from app.request import GUIDANCE_MAX, EditRequest, new_seed
-from app.room import Room, browser_state, picture_path, source_path
+from app.room import QUIET, Room, browser_state, describe_upload, picture_path, source_path
 from app.service import Service
 from app.texts import say
 
@@ -61,19 +60,17 @@ class EditTab:
         room = self.room
         inputs = [self.picture, self.fresh, self.seed, *self._settings]
         room.wire(self._request, inputs, self.seed, self._check)
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        self.picture.change(self._describe, self.picture, [self.picture, self.note], **quiet)
-        self.picture.clear(lambda: "", None, self.note, **quiet)
+        describe_upload(self.service, self.picture, self.note, editing=True)
         self.strip.click(
-            self._use_example, None, [self.picture, self.prompt, room.view, room.status], **quiet
+            self._use_example, None, [self.picture, self.prompt, room.view, room.status], **QUIET
         )
-        room.view.click(self._go_on, room.job, self.picture, **quiet)
-        self.prompt.input(None, self.prompt, self.draft, js="(text) => text", **quiet)
+        room.view.click(self._go_on, room.job, self.picture, **QUIET)
+        self.prompt.input(None, self.prompt, self.draft, js="(text) => text", **QUIET)
         restored = demo.load(
             self._restore,
             [room.last, self.draft],
             [room.job, self.picture, self.seed, *self._settings],
-            **quiet,
+            **QUIET,
         )
         room.follow_after(restored.then)
 
@@ -103,15 +100,6 @@ class EditTab:
             gr.validate(bool(prompt and prompt.strip()), say("error.no_instruction")),
             *[fine] * len(rest),
         ]
-
-    def _describe(self, path: str | None) -> tuple[Any, Any]:
-        """One line on what will happen to this picture; a file that is none is taken out again."""
-        if path is None:
-            return gr.skip(), gr.skip()
-        try:
-            return gr.skip(), f'<p class="note">{escape(self.service.describe(path, editing=True))}</p>'
-        except ValueError as fault:
-            return None, f'<p class="note wrong">{escape(str(fault))}</p>'
 
     def _use_example(self, event: gr.EventData) -> tuple[Any, ...]:
         if not 0 <= event.index < len(self.examples):

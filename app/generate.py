@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import widgets
 from app.request import GUIDANCE_MAX, PICTURES_MAX, GenerateRequest, new_seed
-from app.room import Room, browser_state, picture_path
+from app.room import QUIET, Room, browser_state, picture_path
 from app.service import Service
 from app.texts import PROMPTS, say
 
@@ -62,12 +62,11 @@ class GenerateTab:
         """Connects every control of the tab; `edit_picture` takes a picture that is to be edited."""
         room = self.room
         room.wire(self._request, [self.fresh, self.seed, *self._settings], self.seed, self._check)
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        self.ideas.click(self._use_idea, None, self.prompt, **quiet)
-        room.view.click(self._edit_this, room.job, [edit_picture, tabs], **quiet)
-        self.prompt.input(None, self.prompt, self.draft, js="(text) => text", **quiet)
+        self.ideas.click(self._use_idea, None, self.prompt, **QUIET)
+        room.view.click(self._edit_this, room.job, [edit_picture, tabs], **QUIET)
+        self.prompt.input(None, self.prompt, self.draft, js="(text) => text", **QUIET)
         restored = demo.load(
-            self._restore, [room.last, self.draft], [room.job, self.seed, *self._settings], **quiet
+            self._restore, [room.last, self.draft], [room.job, self.seed, *self._settings], **QUIET
         )
         room.follow_after(restored.then)
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
-from app.request import EditRequest, Request
-from app.service import Outcome, Progress, Service, Stopped, sentence
+from app.outcome import Progress, Stopped, sentence
+from app.request import Request
+from app.service import Service
 from app.store import Record, Store
 from app.texts import say
 
@@ -140,7 +141,7 @@ class Jobs:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return
-                self._changed.wait_for(lambda: self._version(job_id) != seen, timeout=left)
+                self._changed.wait_for(lambda known=seen: self._version(job_id) != known, timeout=left)
 
     def close(self, timeout: float = 10.0) -> None:
         """Stops the running job and the worker; waiting jobs are marked as interrupted on the next start."""

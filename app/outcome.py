@@ -90,9 +90,10 @@ def sentence(fault: BaseException) -> str:
         return _FOLDERS.sub("", str(fault)) or say("error.unexpected")
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
         return say("error.memory")
-    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    if isinstance(fault, OSError) and fault.errno in _DISK:
         return say("error.disk", why=fault.strerror)
     return say("error.unexpected")
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _FOLDERS = re.compile(r"(?<![\w./])/(?:[\w.@+-]+/)+")

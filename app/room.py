@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import gradio as gr
 
-from app import widgets
+from app import views, widgets
 from app.jobs import Jobs, Snapshot
+from app.outcome import sentence
 from app.request import Request
+from app.service import Service
 from app.store import Record
 from app.texts import say
 
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 POLL = 0.1  # seconds between looks at a job: a follower holds no thread, and steps are not faster
 BROWSER_SECRET = (
     "rpiae-studio"  # a constant: with a random one every restart would forget what browsers remember
@@ -85,7 +89,7 @@ class Room:
                 request = make(*values)
                 job_id = self.jobs.submit(request, owner or "")
             except ValueError as fault:
-                raise gr.Error(str(fault), print_exception=False) from fault
+                raise gr.Error(sentence(fault), print_exception=False) from fault
             return (job_id, job_id, request.seed) if seed else (job_id, job_id)
 
         def check(owner: str, *values: Any) -> list[dict[str, Any]]:
@@ -96,12 +100,11 @@ class Room:
             [self.owner, *inputs],
             [self.job, self.last, *([seed] if seed else [])],
             validator=check if validator else None,
-            show_progress="hidden",
-            api_visibility="private",
+            **QUIET,
         )
         self.follow_after(begun.success)
         self.stop.click(
-            self.jobs.stop, self.job, None, queue=False, show_progress="hidden", api_visibility="private"
+            self.jobs.stop, self.job, None, queue=False, **QUIET
         )
 
     def follow_after(self, event: Callable[..., Any]) -> None:
@@ -111,8 +114,7 @@ class Room:
             self.job,
             [self.view, self.status, self.run, self.stop],
             concurrency_limit=None,
-            show_progress="hidden",
-            api_visibility="private",
+            **QUIET,
         )
 
     async def follow(self, job_id: str) -> AsyncIterator[tuple[Any, ...]]:
@@ -131,7 +133,7 @@ class Room:
             if snapshot.version != seen:
                 seen = snapshot.version
                 view = self.page(snapshot)
-                yield gr.skip() if view == shown else view, widgets.status(snapshot), *_buttons(snapshot)
+                yield gr.skip() if view == shown else view, views.status(snapshot), *_buttons(snapshot)
                 shown = view
             if snapshot.finished:
                 return
@@ -142,12 +144,27 @@ class Room:
         """The view's HTML for a job as it stands."""
         record = snapshot.record
         if not snapshot.finished:
-            return widgets.working(snapshot)
+            return views.working(snapshot)
         return self.show(record) if record.pictures or record.rows else widgets.card(record.message)
 
 
 def _buttons(snapshot: Snapshot) -> tuple[gr.Button, gr.Button]:
     return gr.Button(interactive=snapshot.finished), gr.Button(interactive=not snapshot.finished)
+
+
+def describe_upload(service: Service, picture: gr.Image, note: gr.HTML, editing: bool) -> None:
+    """Says in `note` what will happen to an uploaded picture; a file that is none is taken out again."""
+
+    def describe(path: str | None) -> tuple[Any, Any]:
+        if path is None:
+            return gr.skip(), gr.skip()
+        try:
+            return gr.skip(), f'<p class="note">{escape(service.describe(path, editing))}</p>'
+        except ValueError as fault:
+            return None, f'<p class="note wrong">{escape(sentence(fault))}</p>'
+
+    picture.change(describe, picture, [picture, note], **QUIET)
+    picture.clear(lambda: "", None, note, **QUIET)
 
 
 def picture_path(jobs: Jobs, job_id: str, index: int) -> str | None:

@@ -6,21 +6,19 @@ for them. A service is used by one thread at a time (the worker of `app.jobs`); 
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import math
-import re
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from app.comparison import Comparison
+from app.outcome import Facts, Outcome, Picture, Progress, Stopped, sentence
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest, Request
 from app.texts import say
 
@@ -34,73 +32,6 @@ FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_gu
 PREVIEW_EVERY = 0.4  # seconds between live previews: a decode of the prediction costs about as much as a step
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One finished picture. `change_mask`: "L", white where an edit changed it; `recipe`: what repeats it."""
-
-    image: Image.Image
-    seed: int | None
-    recipe: Recipe | None
-    change_mask: Image.Image | None = None
-    partial: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tokenizer in a comparison; `error` says why the rest is missing."""
-
-    name: str
-    error: str | None = None
-    psnr: float | None = None
-    ssim: float | None = None
-    lpips: float | None = None
-    latent_shape: tuple[int, ...] = ()
-    compression: float | None = None  # numbers of the picture / numbers of the latent
-    parameters: int | None = None
-    encode_ms: float | None = None
-    decode_ms: float | None = None
-    source: str = ""
-    reconstruction: Image.Image | None = None
-    error_map: Image.Image | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a request came to. `stopped_at`: the step after which a person stopped it, else None."""
-
-    pictures: tuple[Picture, ...] = ()
-    rows: tuple[Row, ...] = ()
-    seconds: float = 0.0
-    stopped_at: int | None = None
-    notes: tuple[str, ...] = ()
-    reference: Image.Image | None = None  # what the tokenizers of a comparison were given
-
-
-@dataclass
-class Progress:
-    """The line between a running request and whoever waits: `report` goes out, `stop` comes in."""
-
-    report: Callable[[int, int, Image.Image | None], None] = lambda done, total, preview: None
-    stop: threading.Event = field(default_factory=threading.Event)
-    preview: bool = True
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is loaded, in words a person can check."""
-
-    name: str
-    device: str
-    dtype: str
-    attention: str
-    sha256: str
-    seconds: float
-
-
-class Stopped(Exception):
-    """A request was stopped before it had anything to show."""
-
-
 class Service:
     """Loads one checkpoint when first needed and answers requests with it."""
 
@@ -110,8 +41,12 @@ class Service:
         self.facts: Facts | None = None
         self.failure: str | None = None
         self._pipeline: RPiAEPipeline | None = None
-        self._tokenizers: dict[str, Any] = {}
         self._loading = threading.Lock()
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """What answers comparisons."""
+        return Comparison(self.checkpoint, self.side)
 
     @property
     def state(self) -> str:
@@ -164,7 +99,7 @@ class Service:
             GenerateRequest: self._sample,
             EditRequest: self._sample,
             ReconstructRequest: self._reconstruct,
-            CompareRequest: self._compare,
+            CompareRequest: self.comparison.run,
         }[type(request)]
         return replace(work(request, progress), seconds=time.perf_counter() - start)
 
@@ -207,12 +142,9 @@ class Service:
 
     def _about(self, pipeline: RPiAEPipeline) -> dict[str, Any]:
         """The part of every recipe that says what ran where."""
-        from rpiae.recipe import describe_pipeline, folder_sha256
+        from rpiae.recipe import describe_pipeline
 
-        about = describe_pipeline(pipeline)
-        if Path(self.checkpoint).is_dir():
-            about |= {"checkpoint": self.name, "checkpoint_sha256": folder_sha256(self.checkpoint)}
-        return about
+        return describe_pipeline(pipeline, self.checkpoint)
 
     def _recipe(self, request: Request, seed: int | None, image: Image.Image) -> Recipe:
         """What repeats this picture, with the checkpoint's own settings written out."""
@@ -264,13 +196,9 @@ class Service:
             line += " " + say("picture.worked_on", side=self.side, width=width, height=height)
         return line
 
-    @staticmethod
-    def tokenizers() -> list[str]:
+    def tokenizers(self) -> list[str]:
         """The tokenizers that can be compared here, RPiAE first."""
-        from rpiae.tokenizers import available
-
-        names = available()
-        return sorted(names, key=lambda name: name != "rpiae")
+        return self.comparison.names()
 
     # answering
 
@@ -304,75 +232,6 @@ class Service:
         progress.report(1, 1, None)
         return Outcome(pictures=(Picture(image, None, self._recipe(request, None, image)),))
 
-    def _compare(self, request: CompareRequest, progress: Progress) -> Outcome:
-        from rpiae import images
-
-        known = self.tokenizers()
-        for name in request.tokenizers:
-            if name not in known:
-                raise ValueError(say("error.unknown_tokenizer", name=name, names=", ".join(known)))
-        square, frame = images.letterbox(request.source, self.side)
-        pixels = images.to_tensor(square)
-        rows: list[Row] = []
-        for index, name in enumerate(request.tokenizers):
-            if progress.stop.is_set():
-                break
-            rows.append(self._row(name, pixels, frame.box))
-            progress.report(index + 1, len(request.tokenizers), None)
-        if not rows:
-            raise Stopped
-        stopped_at = len(rows) if len(rows) < len(request.tokenizers) else None
-        return Outcome(rows=tuple(rows), reference=square.crop(frame.box), stopped_at=stopped_at)
-
-    def _row(self, name: str, pixels: Any, box: tuple[int, int, int, int]) -> Row:
-        """One tokenizer's numbers, from tensors; its faults become its row's reason."""
-        try:
-            return self._measure(name, pixels, box)
-        except Exception as fault:
-            if not isinstance(fault, ValueError):
-                log.exception("tokenizer %s failed", name)
-            return Row(name, error=sentence(fault))
-
-    def _measure(self, name: str, pixels: Any, box: tuple[int, int, int, int]) -> Row:
-        import torch
-
-        from rpiae import images, metrics
-
-        tokenizer = self._tokenizer(name)
-        with torch.inference_mode():
-            tokenizer.encode(pixels)  # the first call sets things up and is not timed
-            latent, encode_ms = _timed(lambda: tokenizer.encode(pixels))
-            tokenizer.decode(latent)
-            decoded, decode_ms = _timed(lambda: tokenizer.decode(latent))
-            left, top, right, bottom = box  # the white margin would flatter everybody
-            x = pixels[..., top:bottom, left:right]
-            y = decoded.float().cpu()[..., top:bottom, left:right].clamp(0, 1)
-            lpips, _ = metrics.lpips(x, y)
-            return Row(
-                name,
-                psnr=metrics.psnr(x, y).item(),  # infinite for equal pictures
-                ssim=metrics.ssim(x, y).item() if min(x.shape[-2:]) >= 11 else None,  # its window
-                lpips=None if lpips is None else lpips.item(),
-                latent_shape=tuple(tokenizer.info.latent_shape),
-                compression=pixels[0].numel() / math.prod(tokenizer.info.latent_shape),
-                parameters=tokenizer.info.parameters,
-                encode_ms=encode_ms,
-                decode_ms=decode_ms,
-                source=str(tokenizer.info.source),
-                reconstruction=images.to_pil(y)[0],
-                error_map=images.to_pil(metrics.error_map(x, y, gain=1.0))[0],
-            )
-
-    def _tokenizer(self, name: str) -> Any:
-        """A tokenizer by name. Ours is that of the loaded checkpoint; of the others one at a time is kept."""
-        from rpiae.tokenizers import load
-
-        if name not in self._tokenizers:
-            self._tokenizers = {
-                kept: tokenizer for kept, tokenizer in self._tokenizers.items() if kept == "rpiae"
-            }
-            self._tokenizers[name] = load(name, self.checkpoint if name == "rpiae" else None)
-        return self._tokenizers[name]
 
 
 class _Follower:
@@ -413,26 +272,3 @@ def check_checkpoint(checkpoint: str) -> None:
         raise ValueError(say("error.checkpoint", folder=checkpoint))
 
 
-def sentence(fault: BaseException) -> str:
-    """What went wrong in words for a person: never a trace, never a folder of this machine."""
-    if isinstance(fault, ValueError):
-        return _FOLDERS.sub("", str(fault)) or say("error.unexpected")
-    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
-        return say("error.memory")
-    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        return say("error.disk", why=fault.strerror)
-    return say("error.unexpected")
-
-
-_FOLDERS = re.compile(r"(?<![\w./])/(?:[\w.@+-]+/)+")
-
-
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of `work` and the milliseconds it took, all of the device's work included."""
-    import torch
-
-    start = time.perf_counter()
-    result = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return result, 1000 * (time.perf_counter() - start)

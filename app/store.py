@@ -18,14 +18,14 @@ import shutil
 import tempfile
 import time
 import uuid
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from app.service import Outcome, Picture, Row, sentence
+from app.outcome import Outcome, Picture, Row, sentence
 from app.texts import say
 
 VIEW_SIDE = 1280  # longer pictures are shown through a smaller copy
@@ -130,7 +130,7 @@ class Store:
             plain = json.loads((home / "job.json").read_text(encoding="utf-8"))
             known = {f.name for f in fields(Record)}
             record = Record(**{key: value for key, value in plain.items() if key in known})
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
         record = replace(
             record, **{key: tuple(getattr(record, key)) for key in ("pictures", "rows", "notes")}

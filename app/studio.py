@@ -8,20 +8,19 @@ from collections.abc import AsyncIterator
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from app import widgets
+from app import views, widgets
 from app.compare import CompareTab
 from app.edit import EditTab
 from app.examples import FOLDER, read_examples
 from app.generate import GenerateTab
 from app.jobs import Jobs
-from app.room import POLL, Room, browser_state
+from app.room import POLL, QUIET, Room, browser_state
 from app.service import Service
 from app.texts import say
 from app.theme import ICON, SCRIPT, STYLE, theme
@@ -43,24 +42,23 @@ def create_app(service: Service, jobs: Jobs, examples: Path = FOLDER) -> gr.Bloc
             with gr.Tab(say("tab.edit"), id="edit") as edit_tab:
                 idle = say("empty.edit.examples" if shipped else "empty.edit")
                 edit = EditTab(
-                    Room("edit", jobs, owner, widgets.result, widgets.empty(idle)), service, shipped
+                    Room("edit", jobs, owner, views.result, widgets.empty(idle)), service, shipped
                 )
             with gr.Tab(say("tab.generate"), id="generate", render_children=True) as generate_tab:
                 idle = widgets.empty(say("empty.generate"))
-                generate = GenerateTab(Room("generate", jobs, owner, widgets.result, idle), service)
+                generate = GenerateTab(Room("generate", jobs, owner, views.result, idle), service)
             with gr.Tab(say("tab.compare"), id="compare", render_children=True) as compare_tab:
                 idle = widgets.empty(say("empty.compare"))
-                compare = CompareTab(Room("compare", jobs, owner, widgets.comparison, idle), service)
+                compare = CompareTab(Room("compare", jobs, owner, views.comparison, idle), service)
         edit.wire(demo, tabs)
         generate.wire(demo, tabs, edit.picture)
         compare.wire(demo)
 
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for name, part in (("edit", edit_tab), ("generate", generate_tab), ("compare", compare_tab)):
-            part.select(None, None, tab, js=f"() => '{name}'", **quiet)
-        demo.load(lambda seen: gr.Tabs(selected=seen or "edit"), tab, tabs, **quiet)
-        demo.load(lambda known: known or str(uuid.uuid4()), owner, owner, **quiet)
-        demo.load(partial(_watch, service), None, chip, concurrency_limit=None, **quiet)
+            part.select(None, None, tab, js=f"() => '{name}'", **QUIET)
+        demo.load(lambda seen: gr.Tabs(selected=seen or "edit"), tab, tabs, **QUIET)
+        demo.load(lambda known: known or str(uuid.uuid4()), owner, owner, **QUIET)
+        demo.load(partial(_watch, service), None, chip, concurrency_limit=None, **QUIET)
     demo.queue(default_concurrency_limit=16)
     return demo
 

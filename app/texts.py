@@ -36,9 +36,8 @@ ENGLISH = {
     "preserve": "Keep untouched pixels exactly",
     "preserve.help": "Only what the edit changes is redrawn; all else stays yours, bit for bit.",
     "seed": "Seed",
-    "seed.help": "The same seed and settings give the same picture.",
     "seed.new": "New seed each time",
-    "seed.new.help": "Untick to use the seed shown again.",
+    "seed.new.help": "Untick to repeat: the same seed and settings give the same picture.",
     "count": "Pictures",
     "count.help": "Each has its own seed: the first this one, then the next numbers.",
     "tokenizers": "Tokenizers",
@@ -49,6 +48,7 @@ ENGLISH = {
     "stop": "Stop",
     "keys": "Ctrl + Enter runs, Esc stops",
     "edit_this": "Edit this picture",
+    "go_on": "Go on from this",
     # empty places
     "empty.edit": "Choose a picture, say what should change, and press Edit.",
     "empty.edit.examples": "Choose a picture, say what should change, and press Edit. Or start from one of these:",
@@ -59,10 +59,12 @@ ENGLISH = {
     "example.note": "An example, made earlier with this instruction. Press Edit to make it yourself.",
     # the result
     "view": "View",
-    "view.split": "Compare",
+    "view.split": "Split",
     "view.before": "Before",
     "view.after": "After",
     "view.mask": "Changed area",
+    "view.original": "Original",
+    "view.reconstruction": "Reconstruction",
     "view.error": "Error",
     "view.divider": "Divider between before and after, in percent from the left",
     "view.keys": "Arrow keys move the divider, Space flips between before and after.",
@@ -99,6 +101,14 @@ ENGLISH = {
     "to run it again.",
     "job.unknown": "That job is no longer here. Its pictures were removed to make room.",
     # comparing
+    "tokenizer.rpiae": "RPiAE",
+    "tokenizer.sd-vae": "SD-VAE",
+    "tokenizer.va-vae": "VA-VAE",
+    "tokenizer.llamagen-vq": "LlamaGen VQ",
+    "tokenizer.maskgit-vqgan": "MaskGIT VQGAN",
+    "tokenizer.rae-s": "RAE-S",
+    "tokenizer.rae-b": "RAE-B",
+    "tokenizer.fae-d32": "FAE d32",
     "table.tokenizer": "Tokenizer",
     "table.psnr": "PSNR (dB)",
     "table.ssim": "SSIM",
@@ -143,6 +153,11 @@ ENGLISH = {
 def say(key: str, **values: object) -> str:
     """The sentence `key`, filled in. An unknown key is our own mistake and raises KeyError."""
     return ENGLISH[key].format(**values)
+
+
+def tokenizer_label(name: str) -> str:
+    """What people call a tokenizer; its own name where there is no better one."""
+    return ENGLISH.get(f"tokenizer.{name}", name)
 
 
 PROMPTS = (

@@ -22,6 +22,8 @@ from PIL import Image, PngImagePlugin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
+    import torch
+
     from .pipeline import RPiAEPipeline
 
 CHUNK = "rpiae"
@@ -150,19 +152,30 @@ def folder_sha256(folder: str | os.PathLike) -> str:
     return _files_sha256(root, stamps)
 
 
-def describe_pipeline(pipeline: "RPiAEPipeline") -> dict[str, Any]:
-    """The fields of a Recipe that come from the pipeline and where it runs:
-    checkpoint, checkpoint_sha256, device, dtype, attention, versions."""
+def describe_pipeline(pipeline: "RPiAEPipeline", source: str | os.PathLike | None = None) -> dict[str, Any]:
+    """The fields of a Recipe that say what ran where, see `circumstances`; `source` is what the pipeline came
+    from."""
+    config = pipeline.transformer.config
+    return circumstances(source, pipeline.device, pipeline.dtype, config.hidden_size // config.num_heads)
+
+
+def circumstances(
+    source: str | os.PathLike | None, device: "torch.device", dtype: "torch.dtype", head_size: int = 64
+) -> dict[str, Any]:
+    """checkpoint, checkpoint_sha256, device, dtype, attention and versions, as a Recipe takes them.
+
+    `source` is a checkpoint's folder or "hf:org/name"; without it the first two are empty.
+    """
     from . import attention
 
-    name = str(pipeline.name_or_path or "")
-    heads = pipeline.transformer.config.get("attention_head_dim") or 64
+    is_hub = str(source).startswith("hf:")
+    folder = _hub_folder(str(source)) if is_hub else source and Path(source).resolve()
     return {
-        "checkpoint": name if name.startswith("hf:") else Path(name).name,
-        "checkpoint_sha256": folder_sha256(name) if Path(name).is_dir() else "",
-        "device": str(pipeline.device),
-        "dtype": str(pipeline.dtype).removeprefix("torch."),
-        "attention": attention.describe(pipeline.device, pipeline.dtype, heads),
+        "checkpoint": str(source) if is_hub else folder.name if folder else "",
+        "checkpoint_sha256": folder_sha256(folder) if folder else "",
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "attention": attention.describe(device, dtype, head_size),
         "versions": versions(),
     }
 
@@ -182,6 +195,17 @@ def versions() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter:
     return TypeAdapter(Recipe)
+
+
+def _hub_folder(source: str) -> Path | None:
+    """Where the hub's client keeps a checkpoint that it fetched before; it is not asked for anew."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source.removeprefix("hf:"), local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _place(location: tuple) -> str:

@@ -46,7 +46,7 @@ class StageSettings(Settings):
 
 
 class RepresentationStage(StageSettings):
-    """Stage 0, compact configs only: dense image-text contrast, colour and style on random crops of scenes."""
+    """Stage 0, compact configs only: dense image-text contrast, colour, style and a linear pixel readout on crops."""
 
     task: Literal["representation"]
     crop: int = 128
@@ -54,6 +54,8 @@ class RepresentationStage(StageSettings):
     contrast: float = 1.0
     color: float = 0.5
     style: float = 0.2
+    # Without it the pixels are soon beyond any decoder's reach (19 dB by a linear one, 36 dB at the start).
+    pixels: float = 20.0
 
 
 class AutoencoderStage(StageSettings):
@@ -67,6 +69,8 @@ class AutoencoderStage(StageSettings):
     l1: float = 1.0
     mse: float = 0.0
     perceptual: float = 0.0
+    # The perceptual network costs as much as a compact autoencoder: look at this share of every batch.
+    perceptual_share: float = 1.0
     # "adaptive": times |grad rec| / |grad pivot|, the authors' rule; "constant": as it is.
     pivot: float = 0.0
     pivot_weighting: Literal["adaptive", "constant"] = "adaptive"

@@ -46,7 +46,6 @@ class Loop:
         task: the objective; `task.start()` is called for a fresh run only.
         settings: the stage.
         folder: state, log and sheets go here.
-        threads: for the log alone.
     """
 
     def __init__(self, task: Task, settings: StageSettings, folder: Path):
@@ -97,6 +96,7 @@ class Loop:
         )  # fmt: skip
         began = time.monotonic() - progress.seconds
         totals: dict[str, torch.Tensor] = {}
+        count = 0
         self.task.train()
         for batch in self._batches():
             if progress.step >= self.steps:
@@ -105,11 +105,12 @@ class Loop:
             progress.step += 1
             progress.seconds = time.monotonic() - began
             bar.update()
+            count += 1
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0) + value.detach()
             if progress.step % settings.log_every == 0 or progress.step == self.steps:
-                self._log({name: float(total) / settings.log_every for name, total in totals.items()}, bar)
-                totals = {}
+                self._log({name: float(total) / count for name, total in totals.items()}, bar)
+                totals, count = {}, 0
             if progress.step % settings.validate_every == 0 or progress.step == self.steps:
                 self._validate(bar)
             if time.monotonic() - self.last_saved > 60 * settings.checkpoint_minutes:
@@ -124,7 +125,7 @@ class Loop:
             losses = self.objective(batch)
         loss = losses["loss"]
         if not torch.isfinite(loss):
-            values = {name: float(value) for name, value in losses.items()}
+            values = {name: float(value.detach()) for name, value in losses.items()}
             raise ValueError(
                 f"the loss is not finite at step {self.progress.step}: {values}; resume from the last state with a "
                 "lower learning rate (stages.<stage>.optimizer.lr) or precision=no"
@@ -147,7 +148,8 @@ class Loop:
         if self.accelerator.is_main_process:
             with open(self.folder / "log.jsonl", "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
-            bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()} | {"pictures/s": f"{samples / self.progress.seconds:.1f}"})  # noqa: E501
+            speed = {"samples/s": f"{samples / self.progress.seconds:.1f}"}
+            bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()} | speed)
 
     def _validate(self, bar: tqdm) -> None:
         """Check and draw with the averaged weights, then go on with the trained ones."""

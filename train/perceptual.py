@@ -39,13 +39,13 @@ class PerceptualDistance(nn.Module):
         network = efficientnet_lite0()
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
         self.blocks = network.blocks[:stages]
-        self.eval().requires_grad_(False)
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "PerceptualDistance":
         return super().train(False)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        x = self.stem(images * 2 - 1)
+        x = self.stem((images * 2 - 1).contiguous(memory_format=torch.channels_last))
         result = []
         for block in self.blocks:
             x = block(x)

@@ -49,8 +49,9 @@ class ModelTokenizer:
         self.info = info
 
     def to(self, *args, **kwargs) -> "ModelTokenizer":
-        """As `torch.nn.Module.to`, in place."""
-        self.model.to(*args, **kwargs)
+        """As `torch.nn.Module.to`, in place. (diffusers' own warns of modules that are none of these
+        models'.)"""
+        nn.Module.to(self.model, *args, **kwargs)
         return self
 
     @torch.no_grad()
@@ -60,8 +61,8 @@ class ModelTokenizer:
         side = self.info.image_size
         if x.ndim != 4 or tuple(x.shape[1:]) != (3, side, side) or not x.is_floating_point():
             raise ValueError(
-                f"The tokenizer {self.info.name} takes float pictures (B, 3, {side}, {side}), not {x.dtype} of shape "
-                f"{tuple(x.shape)}. Bring them through rpiae.images.letterbox() and to_tensor()."
+                f"The tokenizer {self.info.name} takes float pictures (B, 3, {side}, {side}), not {x.dtype} "
+                f"of shape {tuple(x.shape)}. Bring them through rpiae.images.letterbox() and to_tensor()."
             )
         low, high = x.min().item(), x.max().item()
         if not -RANGE_TOLERANCE <= low <= high <= 1 + RANGE_TOLERANCE:
@@ -72,10 +73,8 @@ class ModelTokenizer:
     def decode(self, z: Tensor) -> Tensor:
         """(B, *info.latent_shape) → (B, 3, S, S), clamped to [0, 1]. ValueError for another shape."""
         if z.ndim != 4 or tuple(z.shape[1:]) != self.info.latent_shape:
-            raise ValueError(
-                f"Latents of the tokenizer {self.info.name} are (B, {', '.join(map(str, self.info.latent_shape))}), "
-                f"not {tuple(z.shape)}."
-            )
+            wanted = ", ".join(map(str, self.info.latent_shape))
+            raise ValueError(f"Latents of {self.info.name} are (B, {wanted}), not {tuple(z.shape)}.")
         return self.decode_(self._to_model(z)).float().clamp(0, 1)
 
     def encode_(self, x: Tensor) -> Tensor:

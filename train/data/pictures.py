@@ -33,7 +33,8 @@ class PictureSettings:
 
 
 class ScenePictures(Dataset):
-    """`samples` pictures of scenes; each item {"image": uint8 (3, s, s)} and, with labels, token classes (s/16, s/16).
+    """`samples` pictures of scenes; each item {"image": uint8 (3, s, s), "index": its number} and, with labels, token
+    classes (s/16, s/16).
 
     Labels: "phrase" (index into PHRASES), "color" (0 = its own colours, then COLORS; IGNORE off objects) and "style"
     (0 outlined, 1 flat; IGNORE off objects).
@@ -53,7 +54,7 @@ class ScenePictures(Dataset):
         scene = sample_scene(rng, filtered=settings.filtered)
         picture = draw(scene)
         window = _window(scene, settings.crop, rng)
-        item = {}
+        item = {"index": torch.tensor(index)}
         if settings.labels:
             item |= {k: torch.from_numpy(v) for k, v in token_labels(scene, window).items()}
         if rng.random() < settings.letterboxed:

@@ -80,12 +80,13 @@ class AutoencoderTask(Task):
                 losses["feature_mse"] = F.mse_loss(latent_features.float(), features.detach().float())
             if stage.kl:
                 losses["kl"] = posterior.kl().float()
-        reconstruction = vae.decoder(self._noisy(latent_features)).float()
+        reconstruction = vae.decoder(self._noisy(latent_features, batch["index"])).float()
         losses["l1"] = F.l1_loss(reconstruction, x)
         if stage.mse:
             losses["mse"] = F.mse_loss(reconstruction, x)
         if self.perceptual is not None:
-            losses["perceptual"] = self.perceptual(x, reconstruction).float().mean()
+            count = max(1, round(stage.perceptual_share * len(x)))
+            losses["perceptual"] = self.perceptual(x[:count], reconstruction[:count]).float().mean()
         weights = {name: getattr(stage, name) for name in losses}
         total = sum(weights[name] * loss for name, loss in losses.items())
         if self.pivot_replica is not None:
@@ -97,13 +98,18 @@ class AutoencoderTask(Task):
             total = total + losses["pivot_weight"] * losses["pivot"]
         return losses | {"loss": total}
 
-    def _noisy(self, features: Tensor) -> Tensor:
-        """Features with noise of a strength drawn per picture, which the pixel decoder learns to live with."""
+    def _noisy(self, features: Tensor, index: Tensor) -> Tensor:
+        """Features with noise of a strength drawn per picture, which the pixel decoder learns to live with. The noise
+        belongs to the picture's number, whatever batch or process it is in."""
         if not self.stage.noise_tau or not self.training:
             return features
+        noise = []
+        for number in index.tolist():
+            generator = torch.Generator().manual_seed(number)
+            strength = torch.rand((), generator=generator)
+            noise.append(strength * torch.randn(features.shape[1:], generator=generator))
         scale = features.detach().float().square().mean().sqrt() * self.stage.noise_tau
-        strength = scale * torch.rand(len(features), 1, 1, 1, device=features.device)
-        return features + (strength * torch.randn_like(features, dtype=torch.float32)).to(features.dtype)
+        return features + (scale * torch.stack(noise).to(features.device)).to(features.dtype)
 
     def _update_pivot_weight(self, reconstruction: Tensor, pivot: Tensor) -> None:
         """The authors' balance: pivot * |grad reconstruction| / |grad pivot| at one encoder parameter."""

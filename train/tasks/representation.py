@@ -1,7 +1,7 @@
-"""Stage 0: teach a compact representation encoder what scenes show, without any pixel loss.
+"""Stage 0: teach a compact representation encoder what scenes show.
 
 Dense image-text contrast: each token's feature, projected into the text encoder's space, must be nearest to the phrase
-of what its patch shows ("a cat", "on a beach"); besides, colour and style are read by linear layers.
+of what its patch shows ("a cat", "on a beach"); besides, linear layers read colour, style and the patch's pixels.
 """
 
 from pathlib import Path
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rpiae.encoder import RepresentationEncoder, build_encoder
+from rpiae.layers import patchify
 from rpiae.text import TextEncoder
 
 from ..config import RepresentationStage, TrainingConfig
 from ..data.pictures import COLORS, IGNORE, PHRASES, PictureSettings, ScenePictures
-from ..linear_start import start_encoder
+from ..linear_start import collect_pictures, least_squares, start_encoder
 from .task import Task
 
 TAG, HELD_OUT_TAG = 10, 11
@@ -25,9 +26,9 @@ VALIDATION_PICTURES = 128
 
 
 class DenseHeads(nn.Module):
-    """Linear readers of token features: phrase (by text embeddings), colour and style."""
+    """Linear readers of token features: phrase (by text embeddings), colour, style, and pixels (normalised)."""
 
-    def __init__(self, feature_channels: int, phrase_embeddings: Tensor):
+    def __init__(self, feature_channels: int, phrase_embeddings: Tensor, patch_width: int):
         super().__init__()
         centred = F.normalize(phrase_embeddings - phrase_embeddings.mean(0), dim=-1)
         self.register_buffer("phrases", centred)
@@ -35,6 +36,7 @@ class DenseHeads(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.color = nn.Linear(feature_channels, 1 + len(COLORS))
         self.style = nn.Linear(feature_channels, 2)
+        self.pixels = nn.Linear(feature_channels, patch_width)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Features (N, F) → logits per label name."""
@@ -49,39 +51,46 @@ class RepresentationTask(Task):
         self.stage = stage
         self.encoder: RepresentationEncoder = build_encoder(config.models.encoder, config.models.image_size)
         embeddings = TextEncoder(**config.models.text_encoder).pooled(list(PHRASES))
-        self.heads = DenseHeads(self.encoder.feature_channels, embeddings)
+        patch_width = 3 * self.encoder.downsampling**2
+        self.heads = DenseHeads(self.encoder.feature_channels, embeddings, patch_width)
         pictures = PictureSettings(crop=stage.crop, filtered=stage.filtered, labels=True)
         self.dataset = ScenePictures(config.seed, TAG, stage.samples, pictures)
         self.held_out = ScenePictures(config.seed, HELD_OUT_TAG, VALIDATION_PICTURES, pictures)
 
     def start(self) -> None:
         start_encoder(self.encoder, self.dataset)
+        pictures = collect_pictures(self.dataset).to(self.heads.pixels.weight.device)
+        with torch.no_grad():
+            tokens, patches = self._tokens(pictures)
+            least_squares(self.heads.pixels, tokens, patches)
 
     def compile(self) -> None:
         self.encoder.model.compile()
 
-    def _logits(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        features = self.encoder(batch["image"].float() / 255)
-        return self.heads(rearrange(features, "b c h w -> (b h w) c"))
+    def _tokens(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, H, W) in [0, 1] → token features (N, F) and normalised patches (N, p*p*3)."""
+        features = rearrange(self.encoder(pictures), "b c h w -> (b h w) c")
+        return features, patchify(self.encoder.normalise(pictures), self.encoder.downsampling).flatten(0, 1)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        stage = self.stage
+        features, patches = self._tokens(batch["image"].float() / 255)
         losses = {
             name: F.cross_entropy(logits.float(), batch[name].flatten(), ignore_index=IGNORE)
-            for name, logits in self._logits(batch).items()
+            for name, logits in self.heads(features).items()
         }
-        weights = {"phrase": self.stage.contrast, "color": self.stage.color, "style": self.stage.style}
+        losses["pixels"] = F.mse_loss(self.heads.pixels(features).float(), patches)
+        weights = {"phrase": stage.contrast, "color": stage.color, "style": stage.style, "pixels": stage.pixels}
         return losses | {"loss": sum(weights[name] * loss for name, loss in losses.items())}
 
     def validate(self) -> dict[str, float]:
-        """Accuracy per label on held-out crops, over patches that show an object (for phrases: also backgrounds)."""
-        right = {}
+        """Accuracy of phrase, colour and style on held-out crops, over the patches that show an object."""
         batch = torch.utils.data.default_collate([self.held_out[i] for i in range(VALIDATION_PICTURES)])
         batch = {k: v.to(self.heads.color.weight.device) for k, v in batch.items()}
         on_object = batch["color"].flatten() != IGNORE
-        for name, logits in self._logits(batch).items():
-            hit = logits.argmax(-1) == batch[name].flatten()
-            right[f"held_out_{name}"] = float(hit[on_object].float().mean())
-        return right
+        features, _ = self._tokens(batch["image"].float() / 255)
+        hits = {k: logits.argmax(-1) == batch[k].flatten() for k, logits in self.heads(features).items()}
+        return {f"held_out_{name}": float(hit[on_object].float().mean()) for name, hit in hits.items()}
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,178 @@
+"""Jobs: they outlive whoever asked, stop within a step, wait their turn, and are found again."""
+
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from app.jobs import Jobs, QueueFull
+from app.request import EditRequest, GenerateRequest
+from app.store import Store
+from rpiae.recipe import read
+
+LONG = 60  # steps: several seconds with the studio's test checkpoint
+
+
+@pytest.fixture
+def jobs(service, tmp_path):
+    running = Jobs(service, Store(tmp_path), limit=4, limit_per_owner=3).start()
+    yield running
+    running.close()
+
+
+def end_of(jobs: Jobs, job_id: str):
+    """The last snapshot of a job."""
+    *_, last = jobs.follow(job_id, timeout=60)
+    assert last.finished
+    return last
+
+
+def wait_for_step(jobs: Jobs, job_id: str, step: int) -> None:
+    for snapshot in jobs.follow(job_id, timeout=60):
+        if snapshot.step >= step:
+            return
+    raise AssertionError(f"the job never reached step {step}")
+
+
+def test_a_finished_job_has_its_picture_with_its_recipe(jobs, picture):
+    job_id = jobs.submit(EditRequest(picture, "make it blue", seed=2**31 - 1))
+    states = [(shot.record.state, shot.step) for shot in jobs.follow(job_id, timeout=60)]
+    assert states[-1] == ("done", 4)
+    assert states == sorted(states, key=lambda state: (("queued", "running", "done").index(state[0]), state[1]))
+    record = jobs.snapshot(job_id).record
+    [found] = record.pictures
+    path = jobs.store.file(job_id, found["file"])
+    assert path.name == f"rpiae_{job_id[:8]}_seed2147483647.png"
+    recipe = read(path)
+    assert recipe.seed == 2**31 - 1 and recipe.prompt == "make it blue"
+    assert Image.open(path).size == picture.size
+    assert Jobs(jobs.service, Store(jobs.store.folder)).snapshot(job_id).record == record  # another server
+
+
+def test_previews_are_small_pictures_without_files(jobs):
+    job_id = jobs.submit(GenerateRequest("a cat", num_inference_steps=20))
+    previews = {shot.preview for shot in jobs.follow(job_id, timeout=60)} - {""}
+    assert len(previews) >= 2 and all(uri.startswith("data:image/jpeg;base64,") for uri in previews)
+    assert max(map(len, previews)) < 60_000
+    files = sorted(path.name for path in (jobs.store.folder / job_id).iterdir())
+    assert files == sorted(["job.json", jobs.snapshot(job_id).record.pictures[0]["file"]])
+
+
+def test_a_stop_ends_the_job_within_a_step_and_only_then_the_next_begins(jobs):
+    first = jobs.submit(GenerateRequest("a cat", num_inference_steps=LONG))
+    second = jobs.submit(GenerateRequest("a dog"))
+    wait_for_step(jobs, first, 3)
+    at = jobs.snapshot(first).step
+    assert jobs.stop(first)
+    assert jobs.snapshot(second).record.state == "queued"
+    stopped = end_of(jobs, first)
+    assert stopped.record.state == "stopped"
+    assert at <= stopped.record.stopped_at <= at + 2  # the step in which it was asked, and one that had just begun
+    assert stopped.record.pictures[0]["partial"]
+    done = end_of(jobs, second)
+    assert done.record.state == "done"
+    assert done.record.started >= stopped.record.started + stopped.record.seconds
+    assert not jobs.stop(first)
+
+
+def test_a_waiting_job_knows_its_place_and_leaves_at_once_when_stopped(jobs):
+    first = jobs.submit(GenerateRequest("a cat", num_inference_steps=LONG))
+    second, third = (jobs.submit(GenerateRequest("a dog")) for _ in range(2))
+    wait_for_step(jobs, first, 1)
+    assert [jobs.snapshot(job).ahead for job in (first, second, third)] == [0, 1, 2]
+    jobs.stop(second)
+    assert jobs.snapshot(second).record.state == "stopped"
+    assert jobs.snapshot(third).ahead == 1
+    jobs.stop(first)
+    assert end_of(jobs, third).record.state == "done"
+
+
+def test_the_queue_has_a_cap_for_all_and_for_each_owner(jobs):
+    first = jobs.submit(GenerateRequest("a cat", num_inference_steps=LONG), "anna")
+    others = [jobs.submit(GenerateRequest("a cat"), "anna") for _ in range(2)]
+    with pytest.raises(QueueFull, match="3 jobs waiting"):
+        jobs.submit(GenerateRequest("a cat"), "anna")
+    others.append(jobs.submit(GenerateRequest("a cat"), "ben"))
+    with pytest.raises(QueueFull, match="queue is full"):
+        jobs.submit(GenerateRequest("a cat"), "carla")
+    for job_id in (first, *others):
+        jobs.stop(job_id)
+        end_of(jobs, job_id)
+    assert end_of(jobs, jobs.submit(GenerateRequest("a cat"), "anna")).record.state == "done"
+
+
+def test_a_fault_is_a_sentence_and_the_worker_goes_on(service, tmp_path, picture):
+    class Faulty:
+        """The service, with a fault that nobody has foreseen."""
+
+        state = "ready"
+        load = staticmethod(lambda: None)
+
+        @staticmethod
+        def run(request, progress):
+            if request.prompt == "a fault":
+                raise RuntimeError("tensor 3 at /srv/secret")
+            return service.run(request, progress)
+
+    jobs = Jobs(Faulty(), Store(tmp_path)).start()
+    bad, good = jobs.submit(GenerateRequest("a fault")), jobs.submit(GenerateRequest("a cat"))
+    failed = end_of(jobs, bad).record
+    assert failed.state == "failed" and "Something went wrong" in failed.message and "/srv" not in failed.message
+    assert end_of(jobs, good).record.state == "done"
+    jobs.close()
+
+
+def test_a_checkpoint_that_does_not_load_fails_its_jobs_with_the_reason(tmp_path):
+    from app.service import Service
+
+    (tmp_path / "empty").mkdir()
+    jobs = Jobs(Service(tmp_path / "empty"), Store(tmp_path / "out")).start()
+    record = end_of(jobs, jobs.submit(GenerateRequest("a cat"))).record
+    assert record.state == "failed" and "model_index.json" in record.message
+    jobs.close()
+
+
+def test_a_result_removed_by_the_cap_is_gone_and_unfinished_jobs_stay(jobs):
+    jobs.store.limit = 1
+    first = jobs.submit(GenerateRequest("a cat"))
+    second = jobs.submit(GenerateRequest("a dog"))
+    end_of(jobs, first)
+    assert end_of(jobs, second).record.state == "done"
+    assert jobs.store.file(second, jobs.snapshot(second).record.pictures[0]["file"])
+
+
+def test_closing_ends_the_running_job_and_the_others_are_interrupted(service, tmp_path):
+    jobs = Jobs(service, Store(tmp_path)).start()
+    first = jobs.submit(GenerateRequest("a cat", num_inference_steps=LONG))
+    second = jobs.submit(GenerateRequest("a dog", seed=5))
+    wait_for_step(jobs, first, 2)
+    jobs.close()
+    with pytest.raises(QueueFull, match="shutting down"):
+        jobs.submit(GenerateRequest("a cat"))
+    after = Jobs(service, Store(tmp_path))
+    assert after.snapshot(first).record.state == "stopped"
+    interrupted = after.snapshot(second).record
+    assert interrupted.state == "interrupted" and interrupted.request["seed"] == 5
+
+
+def test_many_people_can_follow_one_job_and_none_knows_a_foreign_one(jobs):
+    job_id = jobs.submit(GenerateRequest("a cat", num_inference_steps=10))
+    ends = []
+    threads = [threading.Thread(target=lambda: ends.append(end_of(jobs, job_id).record)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(ends) == 5 and {record.state for record in ends} == {"done"}
+    assert jobs.snapshot("8d1f0e4c-0000-4000-8000-000000000000") is None
+    assert list(jobs.follow("nothing", timeout=1)) == []
+
+
+def test_following_gives_up_after_its_time(jobs):
+    job_id = jobs.submit(GenerateRequest("a cat", num_inference_steps=LONG))
+    wait_for_step(jobs, job_id, 1)
+    start = time.monotonic()
+    shots = list(jobs.follow(job_id, timeout=0.5))
+    assert not shots[-1].finished and time.monotonic() - start < 2
+    jobs.stop(job_id)

@@ -1,0 +1,146 @@
+"""The output folder: whole or not at all, found again, within its cap, closed to other names."""
+
+import json
+import os
+import resource
+import signal
+import uuid
+from contextlib import contextmanager
+
+import pytest
+from PIL import Image
+
+from app.outcome import Outcome, Picture, Row
+from app.request import CompareRequest, EditRequest
+from app.store import VIEW_SIDE, Record, Store
+from rpiae.recipe import Recipe, read
+
+RECIPE = Recipe(kind="edit", prompt="make it blue", seed=7, width=40, height=30)
+
+
+@contextmanager
+def files_no_larger_than(size: int):
+    """A disk that is full, as far as this process can tell: writing past `size` bytes fails."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def noise(size=(40, 30)) -> Image.Image:
+    return Image.frombytes("RGB", size, os.urandom(3 * size[0] * size[1]))
+
+
+def begun(store: Store, source: Image.Image) -> Record:
+    request = EditRequest(source, "make it blue", seed=7)
+    return store.begin(Record(id=str(uuid.uuid4()), request=request.to_json(), created=1.0), source)
+
+
+def finished(store: Store, source: Image.Image) -> Record:
+    mask = Image.new("L", source.size, 0)
+    mask.paste(255, (0, 0, source.width // 2, source.height))
+    return store.finish(begun(store, source), Outcome((Picture(noise(source.size), 7, RECIPE, mask),), seconds=1.5))
+
+
+def test_a_finished_job_is_found_by_another_server(tmp_path):
+    source = noise()
+    record = finished(Store(tmp_path), source)
+    again = Store(tmp_path).load(record.id)
+    assert again == record
+    assert again.state == "done" and again.seconds == 1.5
+    assert Image.open(tmp_path / record.id / "source.png").tobytes() == source.tobytes()
+    [picture] = again.pictures
+    assert picture["file"] == f"rpiae_{record.id[:8]}_seed7.png"
+    assert (picture["width"], picture["height"], picture["seed"]) == (40, 30, 7)
+    assert picture["changed"] == 0.5
+    assert read(tmp_path / record.id / picture["file"]) == RECIPE
+    assert Image.open(tmp_path / record.id / picture["mask"]).getextrema() == (0, 255)
+
+
+def test_a_job_that_was_running_is_interrupted_after_a_restart(tmp_path):
+    record = begun(Store(tmp_path), noise())
+    again = Store(tmp_path).load(record.id)
+    assert again.state == "interrupted" and "restarted" in again.message
+    assert again.request["prompt"] == "make it blue"
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    store, source = Store(tmp_path), noise((200, 200))
+    with files_no_larger_than(5000), pytest.raises(OSError):
+        begun(store, source)
+    assert list(tmp_path.iterdir()) == []
+    record = begun(store, source)
+    before = sorted(path.name for path in (tmp_path / record.id).iterdir())
+    with files_no_larger_than(5000), pytest.raises(OSError):
+        store.finish(record, Outcome((Picture(noise((200, 200)), 7, RECIPE),)))
+    assert sorted(path.name for path in (tmp_path / record.id).iterdir()) == before
+    with files_no_larger_than(10):
+        closed = store.close(record, "failed", "No room.")
+    assert closed.state == "failed" and closed.message.startswith("No room.")
+    assert json.loads((tmp_path / record.id / "job.json").read_text())["state"] == "queued"  # the old one, whole
+
+
+def test_large_pictures_get_a_smaller_view_and_small_ones_do_not(tmp_path):
+    store = Store(tmp_path)
+    large = finished(store, noise((VIEW_SIDE + 100, 50)))
+    assert large.source["view"] == "view_source.png"
+    assert Image.open(store.file(large.id, large.pictures[0]["view"])).width == VIEW_SIDE
+    assert Image.open(store.file(large.id, large.pictures[0]["file"])).size == (VIEW_SIDE + 100, 50)
+    assert finished(store, noise()).source["view"] == "source.png"
+
+
+def test_a_comparison_keeps_its_rows(tmp_path):
+    store, source = Store(tmp_path), noise()
+    request = CompareRequest(source, ("rpiae", "sd-vae"))
+    record = store.begin(Record(id=str(uuid.uuid4()), request=request.to_json()), source)
+    rows = (
+        Row("rpiae", psnr=float("inf"), latent_shape=(8, 16, 16), reconstruction=source, error_map=source),
+        Row("sd-vae", error="no weights"),
+    )
+    store.finish(record, Outcome(rows=rows, reference=source))
+    first, second = Store(tmp_path).load(record.id).rows
+    assert first["psnr"] == float("inf") and second["error"] == "no weights"
+    assert Image.open(store.file(record.id, first["reconstruction"])).tobytes() == source.tobytes()
+
+
+def test_only_a_jobs_own_pictures_can_be_asked_for(tmp_path):
+    store = Store(tmp_path / "out")
+    record = finished(store, noise())
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "out" / record.id / "link.png").symlink_to(tmp_path / "secret.png")
+    assert store.file(record.id, record.pictures[0]["file"])
+    for name in ("job.json", "../secret.png", "link.png", ".hidden.png", "", "a/b.png", "source.png\n"):
+        assert store.file(record.id, name) is None
+    for job in ("", "..", "../out", record.id.upper(), record.id[:-1], str(uuid.uuid4()), "a" * 300, None, 7):
+        assert store.file(job, "source.png") is None
+        assert store.load(job) is None
+
+
+def test_a_broken_record_is_no_job(tmp_path):
+    store = Store(tmp_path)
+    record = finished(store, noise())
+    for text in ("", "{", "[]", '{"id": 3}'):
+        (tmp_path / record.id / "job.json").write_text(text)
+        assert store.load(record.id) is None
+
+
+def test_the_oldest_jobs_go_when_the_folder_is_over_its_cap(tmp_path):
+    store = Store(tmp_path)
+    records = [finished(store, noise((100, 100))) for _ in range(4)]
+    for age, record in enumerate(records):
+        os.utime(tmp_path / record.id, (1000 + age, 1000 + age))
+    one = store.size() // 4
+    store.limit = int(2.5 * one)
+    assert store.sweep(keep={records[0].id}) == 2
+    assert [store.load(record.id) is not None for record in records] == [True, False, False, True]
+    assert store.size() <= store.limit
+
+
+def test_an_output_folder_that_cannot_be_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written to"):
+        Store(tmp_path / "file")

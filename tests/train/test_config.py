@@ -1,0 +1,41 @@
+"""Training configs: typed, frozen, no unknown key."""
+
+import pytest
+
+from train.config import CONFIG_FOLDER, load_config
+
+
+@pytest.mark.parametrize("name", [path.stem for path in CONFIG_FOLDER.glob("*.yaml")])
+def test_every_config_reads(name):
+    config = load_config(name)
+    assert config.name == name and config.stages
+
+
+def test_overrides_reach_the_depth_they_name():
+    config = load_config("smoke", ["seed=7", "stages.edit.samples=5", "output=/somewhere/else"])
+    assert (config.seed, config.stages["edit"].samples, str(config.output)) == (7, 5, "/somewhere/else")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.edit.sample=5", "sample"),
+        ("seed=many", "seed"),
+        ("stages.pivot.trains=[everything]", "trains"),
+        ("seed", "key=value"),
+        ("seed.deeper=1", "holds a value"),
+    ],
+)
+def test_mistakes_are_named(override, said):
+    with pytest.raises(ValueError, match=said):
+        load_config("smoke", [override])
+
+
+def test_an_unknown_config_lists_those_there_are():
+    with pytest.raises(ValueError, match="there are: .*smoke"):
+        load_config("no-such")
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_config("smoke").seed = 1
