@@ -1,4 +1,4 @@
-"""Starts RPiAE Studio in the browser: `python app.py [--checkpoint DIR | hf:ORG/NAME] [--host H] [--port P]`."""
+"""Starts RPiAE Studio: `python app.py [--checkpoint DIR | hf:ORG/NAME] [--host H] [--port P] [--outputs DIR]`."""
 
 import argparse
 import os
@@ -13,20 +13,21 @@ def main() -> int:
     settings = _settings()
     _stay_at_home(settings.checkpoint)
 
-    from app.jobs import (
-        Jobs,
-    )  # only now: gradio and huggingface_hub read their switches when they are imported
+    # Only now: gradio and huggingface_hub read their switches when they are imported.
+    from app.jobs import Jobs
     from app.service import Service, check_checkpoint
     from app.store import Store
-    from app.studio import create_app, launch
 
     try:
         check_checkpoint(settings.checkpoint)
         service = Service(settings.checkpoint)
         jobs = Jobs(service, Store(settings.outputs))
+
+        from app.studio import create_app, launch  # takes seconds; the mistakes above are told without it
+
         demo = create_app(service, jobs)
         address = launch(demo, jobs, settings.host, settings.port)
-    except (ValueError, OSError) as fault:
+    except ValueError as fault:
         print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
         return 2
     print(f"RPiAE Studio is at {address}", flush=True)

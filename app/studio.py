@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from starlette.requests import Request
@@ -111,10 +112,17 @@ def _png(path: Path | None) -> Response:
 
 
 def launch(demo: gr.Blocks, jobs: Jobs, host: str, port: int | None, examples: Path = FOLDER) -> str:
-    """Begins to serve the page and returns its address. OSError: the port is taken."""
-    _, address, _ = demo.launch(
-        server_name=host,
-        server_port=port,
+    """Begins to serve the page and returns its address. ValueError: it cannot listen there."""
+    try:
+        _, address, _ = demo.launch(server_name=host, server_port=port, **_settings(jobs, examples))
+    except OSError as fault:
+        raise ValueError(say("error.port", port=port or "7860 to 7959", host=host)) from fault
+    return address
+
+
+def _settings(jobs: Jobs, examples: Path) -> dict[str, Any]:
+    """How Gradio serves: nothing shared, nothing asked of other hosts, only our own files."""
+    return dict(
         share=False,
         quiet=True,
         prevent_thread_lock=True,
@@ -134,4 +142,3 @@ def launch(demo: gr.Blocks, jobs: Jobs, host: str, port: int | None, examples: P
         mcp_server=False,
         state_session_capacity=1000,
     )
-    return address

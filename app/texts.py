@@ -145,7 +145,8 @@ ENGLISH = {
     "Your settings are kept; try again.",
     "error.checkpoint": "There is no checkpoint in {folder}. Make one with `make checkpoint`, "
     "or name another folder with --checkpoint.",
-    "error.port": "Port {port} of {host} cannot be used ({why}). Choose another with --port.",
+    "error.port": "The studio cannot listen at {host}, port {port}: it is in use or not of this machine. "
+    "Choose another with --port or --host.",
     "error.title": "That did not work",
 }
 

@@ -183,7 +183,7 @@ class RPiAEPipeline(DiffusionPipeline):
         elif sources:
             result = self._finish_edit(x, source_latent, sources, preserve_unchanged, output_type)
         else:
-            pictures = self.vae.decode(self.vae.denormalise(x.to(self.vae.dtype))).sample.float().clamp(0, 1)
+            pictures = self._decode(x)
             shown = images.to_pil(pictures) if output_type == "pil" else pictures
             result = RPiAEPipelineOutput(images=shown, change_masks=[None] * len(prompts))
         self.maybe_free_model_hooks()
@@ -198,8 +198,7 @@ class RPiAEPipeline(DiffusionPipeline):
 
     def decode_preview(self, prediction: Tensor) -> list[Image.Image]:
         """Normalised latents, such as a callback's `prediction`, as pictures of the model's size."""
-        decoded = self.vae.decode(self.vae.denormalise(prediction.to(self.vae.dtype))).sample
-        return images.to_pil(decoded.float().clamp(0, 1))
+        return images.to_pil(self._decode(prediction))
 
     def _check(
         self, prompt, image, mask_image, negative_prompt, output_type, **settings
@@ -309,29 +308,33 @@ class RPiAEPipeline(DiffusionPipeline):
     def _finish_edit(
         self, x: Tensor, source_latent: Tensor, sources: list[Source], preserve: bool, output_type: str
     ) -> RPiAEPipelineOutput:
-        if not preserve:
-            decoded = self.vae.decode(self.vae.denormalise(x.to(self.vae.dtype))).sample.float().clamp(0, 1)
-            if output_type == "pt":
-                return RPiAEPipelineOutput(images=decoded, change_masks=[None] * len(sources))
-            squares = images.to_pil(decoded)
-            full = [source.letterbox.undo(square) for source, square in zip(sources, squares, strict=True)]
-            return RPiAEPipelineOutput(images=full, change_masks=[None] * len(sources))
-        settings = RegionSettings.from_dict(plain(self.config.region))
-        allowed = torch.cat([self._allowed(source) for source in sources]).to(self.device)
-        x = snap(source_latent.float(), x, settings, allowed)
-        both = torch.cat([source_latent.float(), x]).to(self.vae.dtype)
-        before, after = self.vae.decode(self.vae.denormalise(both)).sample.float().clamp(0, 1).chunk(2)
+        """Decode and put the result over the input: where it changed, or everywhere where nothing is preserved."""
         letterboxes = [source.letterbox for source in sources]
-        masks = change_mask(before, after, settings, allowed, letterboxes)
+        allowed = torch.cat([self._allowed(source) for source in sources]).to(self.device)
+        if preserve:
+            settings = RegionSettings.from_dict(plain(self.config.region))
+            x = snap(source_latent.float(), x, settings, allowed)
+            before, after = self._decode(torch.cat([source_latent.float(), x])).chunk(2)
+            masks = change_mask(before, after, settings, allowed, letterboxes)
+        else:
+            after = self._decode(x)
+            masks = allowed.expand(len(sources), -1, -1, -1)
+        if output_type == "pt":
+            squares = images.to_tensor([source.square for source in sources]).to(self.device)
+            pictures = torch.where(masks > 0, masks * after + (1 - masks) * squares, squares)
+            return RPiAEPipelineOutput(images=pictures, change_masks=[None] * len(sources))
         finished = [
             composite(source.picture, edited, mask, source.letterbox, source.painted)
             for source, edited, mask in zip(sources, after, masks, strict=True)
         ]
         pictures, change_masks = map(list, zip(*finished, strict=True))
-        if output_type == "pt":
-            squares = images.to_tensor([source.square for source in sources]).to(self.device)
-            pictures = torch.where(masks > 0, masks * after + (1 - masks) * squares, squares)
-        return RPiAEPipelineOutput(images=pictures, change_masks=change_masks)
+        return RPiAEPipelineOutput(
+            images=pictures, change_masks=change_masks if preserve else [None] * len(sources)
+        )
+
+    def _decode(self, x: Tensor) -> Tensor:
+        """Normalised latents → pictures (B, 3, H, W) in [0, 1], float32."""
+        return self.vae.decode(self.vae.denormalise(x.to(self.vae.dtype))).sample.float().clamp(0, 1)
 
     def _allowed(self, source: Source) -> Tensor:
         if source.painted is not None:

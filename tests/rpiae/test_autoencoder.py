@@ -15,8 +15,8 @@ ROPE = DECODER | {"position": "rope", "final_norm": False}
 
 def tiny(**changes) -> AutoencoderRPiAE:
     torch.manual_seed(0)
-    settings = {"encoder_config": VIT, "decoder_config": ROPE, "bridge_config": {"latent_channels": 8}, "image_size": 64}
-    return AutoencoderRPiAE(**settings | changes).eval()
+    settings = {"encoder_config": VIT, "decoder_config": ROPE, "bridge_config": {"latent_channels": 8}}
+    return AutoencoderRPiAE(**settings | {"image_size": 64} | changes).eval()
 
 
 @torch.no_grad()

@@ -134,10 +134,7 @@ def test_cmyk_jpeg():
 def test_rarer_modes_load(mode):
     start = {"La": "LA", "PA": "P"}.get(mode, "RGBA" if mode in ("RGBa", "RGBX") else "RGB")
     image = Image.new("RGB", (16, 16), "gray")
-    if mode == "LAB":
-        image = Image.new("LAB", (16, 16), (128, 128, 128))
-    else:
-        image = image.convert(start).convert(mode)
+    image = Image.new("LAB", (16, 16), (128, 128, 128)) if mode == "LAB" else image.convert(start).convert(mode)
     assert load(image).mode == "RGB"
 
 

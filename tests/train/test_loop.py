@@ -48,9 +48,8 @@ def whole(tmp_path_factory):
 
 
 def weights(folder):
-    return {
-        str(path.relative_to(folder)): load_file(path) for path in sorted((folder / "checkpoint").rglob("*.safetensors"))
-    }
+    files = sorted((folder / "checkpoint").rglob("*.safetensors"))
+    return {str(file.relative_to(folder)): load_file(file) for file in files}
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def _window(scene: Scene, crop: int | None, rng: np.random.Generator) -> tuple[s
 
 
 def letterboxed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A part of the picture with another shape, fitted into the square between white bars, as `images.letterbox` does."""
+    """A part of the picture with another shape, between white bars, as `images.letterbox` leaves it."""
     side = picture.shape[0]
     share = rng.uniform(0.45, 0.9)
     across = int(side * share)

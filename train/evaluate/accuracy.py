@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from train.data.scenes import VOCABULARY, Scene, sample_edit, sample_scene
+from train.data.scenes import VOCABULARY, Scene
 from train.data.scenes.sample import pick, sample_color, sample_noun
 from train.data.scenes.scene import legal, reach
 from train.data.scenes.vocabulary import SIGN

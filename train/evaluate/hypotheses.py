@@ -89,6 +89,7 @@ class Window:
         *,
         canvas: np.ndarray | None = None,
         any_size: bool = False,
+        margin: int = MARGIN,
     ) -> "Window":
         """The window round `place` for a picture that should show the scene and one sticker more.
 
@@ -96,7 +97,7 @@ class Window:
         """
         if any_size:
             place = shifted(replace(place, size="large"), 0, 0)
-        half = place.side // 2 + (SKETCH_MARGIN if scene.filter == "sketch" else MARGIN)
+        half = place.side // 2 + (SKETCH_MARGIN if scene.filter == "sketch" else margin)
 
         def span(centre: int) -> tuple[int, int]:
             low, high = max(centre - half, 0), min(centre + half, V.canvas)

@@ -144,7 +144,8 @@ class AutoencoderTask(Task):
     @torch.no_grad()
     def _measure_latents(self) -> None:
         """Mean per channel and one scale to unit deviation, kept in the config for the diffusion transformer."""
-        pictures = collect_pictures(ScenePictures(self.seed, LATENT_TAG, LATENT_PICTURES, PictureSettings(filtered=0.2)), LATENT_PICTURES).to(self.vae.device)
+        scenes = ScenePictures(self.seed, LATENT_TAG, LATENT_PICTURES, PictureSettings(filtered=0.2))
+        pictures = collect_pictures(scenes, LATENT_PICTURES).to(self.vae.device)
         latents = self.vae.encode(pictures).latent_dist.mode()
         mean = latents.mean((0, 2, 3))
         deviation = (latents - mean.view(1, -1, 1, 1)).square().mean().sqrt()

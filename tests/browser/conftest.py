@@ -1,0 +1,167 @@
+"""The studio in a real browser: Debian's Chromium, driven by Playwright, on an app.py process of its own.
+
+Every page is watched: a console error, a request to another host or an answer of 400 and above fails its test.
+Without Chromium the tests are skipped, and the run says so loudly.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-domain-reliability",
+    "--disable-sync",
+    "--metrics-recording-only",
+    "--no-default-browser-check",
+    "--no-first-run",
+]
+PATIENCE = 60_000  # milliseconds; the machine may be busy with other things
+_here = Path(__file__).resolve().parent
+
+_spec = importlib.util.spec_from_file_location("studio_fixtures", ROOT / "tests" / "app" / "conftest.py")
+_fixtures = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_fixtures)
+studio_checkpoint, picture = _fixtures.studio_checkpoint, _fixtures.picture
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if _here in Path(item.path).parents:
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason="Chromium is missing"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if CHROMIUM is None:
+        terminalreporter.write_sep("!", "THE BROWSER TESTS DID NOT RUN: Chromium is missing (apt-get install chromium)")
+
+
+class Studio:
+    """One app.py process with the connection watch on; `start` and `stop` as often as a test likes."""
+
+    def __init__(self, checkpoint: Path, folder: Path) -> None:
+        self.checkpoint, self.folder = checkpoint, folder
+        self.connections = folder / "connections.log"
+        self.outputs = folder / "outputs"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        command = [sys.executable, str(ROOT / "tests" / "app" / "watched_app.py"), str(self.connections)]
+        command += ["--checkpoint", str(self.checkpoint), "--port", str(self.port), "--outputs", str(self.outputs)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADIO_")}
+        environment["GRADIO_TEMP_DIR"] = str(self.folder / "gradio")
+        self.errors = (self.folder / "errors.log").open("a")
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment
+        )
+        said = self.process.stdout.readline()
+        assert self.url in said, (self.folder / "errors.log").read_text()
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        self.process.send_signal(how)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+
+@pytest.fixture(scope="session")
+def studio(studio_checkpoint, tmp_path_factory):
+    running = Studio(studio_checkpoint, tmp_path_factory.mktemp("server"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def faults() -> list[str]:
+    """What went wrong on the pages of this test; must be empty at its end."""
+    return []
+
+
+@pytest.fixture
+def context(chromium, studio, faults):
+    """A browser profile of its own, watched."""
+    fresh = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    fresh.set_default_timeout(PATIENCE)
+
+    def watch(page):
+        page.on("console", lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None)
+        page.on("pageerror", lambda error: faults.append(f"script: {error}"))
+        page.on("request", lambda asked: at_home(asked.url) or faults.append(f"outside: {asked.url}"))
+        page.on("response", lambda got: got.status < 400 or faults.append(f"{got.status}: {got.url}"))
+
+    def at_home(url: str) -> bool:
+        return url.startswith((studio.url, "data:", "blob:"))
+
+    fresh.on("page", watch)
+    yield fresh
+    fresh.close()
+    assert faults == []
+
+
+@pytest.fixture
+def open_studio(context, studio):
+    """Opens the studio in a page, or in the one given again; returns when what this browser did before is there."""
+
+    def open_page(page=None, url: str = studio.url):
+        page = page or context.new_page()
+        page.goto(url)
+        page.locator("#tabs").wait_for()
+        page.wait_for_function("document.querySelector('#edit-seed input')?.value")
+        return page
+
+    return open_page
+
+
+@pytest.fixture
+def page(open_studio):
+    """The studio, ready for input."""
+    return open_studio()
+
+
+@pytest.fixture
+def upload(tmp_path):
+    """Saves a picture and hands it to a tab's upload; returns when the page has described it."""
+
+    def put(page, tab: str, image: Image.Image, name: str = "picture.png", **options):
+        path = tmp_path / name
+        image.save(path, **options)
+        page.locator(f"#{tab}-picture input[type=file]").set_input_files(path)
+        page.locator(f"#{tab}-note .note").wait_for()
+        return path
+
+    return put

@@ -1,0 +1,122 @@
+"""Work goes on without the page: stop, reload, close, restart."""
+
+import re
+import signal
+
+from PIL import Image
+
+
+def begin_long(page) -> str:
+    """Begins to generate with many steps and returns the job's id once steps are shown."""
+    page.get_by_role("tab", name="Generate").click()
+    page.locator("#generate-prompt textarea").fill("a cat on the moon")
+    page.get_by_text("More settings").locator("visible=true").click()
+    steps = page.locator(".room:visible").get_by_label("number input for Steps")
+    steps.fill("100")
+    steps.press("Tab")
+    page.locator("#generate-run").click()
+    page.locator("#generate-status", has_text=re.compile(r"Step \d+ of 100")).wait_for()
+
+
+def step_shown(page) -> int:
+    line = page.locator("#generate-status .line").inner_text()
+    return int(re.search(r"Step (\d+) of", line).group(1))
+
+
+def test_stop_ends_the_work_and_keeps_what_there_was(page):
+    begin_long(page)
+    assert re.match(r"\d+ % · RPiAE Studio", page.evaluate("new Promise(r => setTimeout(() => r(document.title), 700))"))
+    assert page.locator("#generate-run").is_disabled()
+    at = step_shown(page)
+    page.keyboard.press("Escape")
+    page.locator("#generate-status", has_text="Stopped at step").wait_for()
+    stopped = int(re.search(r"step (\d+)", page.locator("#generate-status").inner_text()).group(1))
+    assert at <= stopped < 60  # how many steps went by in between depends on how busy the machine is
+    assert "what it had so far" in page.locator("#generate-status").inner_text()
+    href = page.get_by_role("link", name="Download PNG").get_attribute("href")
+    assert href.endswith("_partial.png")
+    assert page.locator("#generate-run").is_enabled() and page.locator("#generate-stop").is_disabled()
+
+
+def test_a_reload_finds_the_running_job_and_the_form_again(page, open_studio):
+    begin_long(page)
+    before = step_shown(page)
+    seed = page.locator("#generate-seed input").input_value()
+    open_studio(page)
+    page.locator("#generate-status", has_text=re.compile(r"Step \d+ of 100")).wait_for()
+    assert step_shown(page) >= before
+    assert page.locator("#generate-prompt textarea").input_value() == "a cat on the moon"
+    assert page.locator("#generate-seed input").input_value() == seed
+    page.locator("#generate-stop").click()
+    page.locator("#generate-status", has_text="Stopped at step").wait_for()
+
+
+def test_a_job_finishes_while_no_page_is_open(page, context, open_studio, upload, picture):
+    upload(page, "edit", picture)
+    page.locator("#edit-prompt textarea").fill("make the car blue")
+    page.locator("#edit-run").click()
+    page.locator("#edit-status", has_text=re.compile("Step|Starting|Done")).wait_for()
+    page.close()
+    again = open_studio()
+    again.locator("#edit-view .divider").wait_for()
+    assert "Done in" in again.locator("#edit-status").inner_text()
+    assert again.locator("#edit-prompt textarea").input_value() == "make the car blue"
+    again.locator("#edit-picture img").wait_for()
+    assert "256 × 256" in again.locator("#edit-note").inner_text()
+
+
+def test_words_that_were_never_sent_survive_a_reload(page, open_studio):
+    page.locator("#edit-prompt textarea").press_sequentially("make the car")
+    page.wait_for_timeout(300)
+    open_studio(page)
+    page.wait_for_function("document.querySelector('#edit-prompt textarea').value === 'make the car'")
+
+
+def test_a_result_is_found_after_a_restart_and_a_killed_job_says_so(studio, page, open_studio, faults, upload, picture):
+    upload(page, "edit", picture)
+    page.locator("#edit-prompt textarea").fill("make the car blue")
+    page.keyboard.press("Control+Enter")
+    page.locator("#edit-view .divider").wait_for()
+    result = page.get_by_role("link", name="Download PNG").get_attribute("href")
+    begin_long(page)
+    studio.stop(signal.SIGKILL)
+    page.wait_for_timeout(500)
+    studio.start()
+    del faults[:]  # while the server was away, the page could not reach it, and said so
+    open_studio(page)
+    page.locator("#generate-view .card").wait_for()
+    assert "restarted before this was finished" in page.locator("#generate-view").inner_text()
+    assert page.locator("#generate-run").is_enabled()
+    page.get_by_role("tab", name="Edit").click()
+    page.locator("#edit-view .divider").wait_for()
+    assert page.get_by_role("link", name="Download PNG").get_attribute("href") == result
+    assert page.locator("#edit-view img.after").evaluate("image => image.naturalWidth") == 256
+
+
+def test_two_browsers_share_nothing(page, chromium, studio, open_studio):
+    page.get_by_role("tab", name="Generate").click()
+    page.locator("#generate-prompt textarea").fill("a cat")
+    page.keyboard.press("Control+Enter")
+    page.locator("#generate-view .tools").wait_for()
+    stranger = chromium.new_context()
+    other = open_studio(stranger.new_page())
+    other.get_by_role("tab", name="Generate").click()
+    other.locator("#generate-view .empty").wait_for()
+    for path in ("results/../job.json", "results/x/source.png", "examples/../app.py", f"results/{'0' * 36}/a.png"):
+        assert stranger.request.get(studio.url + path).status == 404
+    stranger.close()
+
+
+def test_shown_pictures_are_the_files_themselves(page, studio):
+    """A preview in a lossy format would hide what is compared."""
+    page.get_by_role("tab", name="Generate").click()
+    page.locator("#generate-prompt textarea").fill("a cat")
+    page.keyboard.press("Control+Enter")
+    page.locator("#generate-view .tools").wait_for()
+    address = page.locator("#generate-view .stage img").get_attribute("src")
+    _, job, name = address.split("/")
+    served = page.request.get(studio.url + address)
+    assert served.headers["content-type"] == "image/png"
+    assert served.body() == (studio.outputs / job / name).read_bytes()
+    with Image.open(studio.outputs / job / name) as picture:
+        assert picture.format == "PNG"

@@ -1,0 +1,144 @@
+"""The public pipeline on a tiny real checkpoint: seeds, sizes, masks, guidance, callbacks and bad arguments."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rpiae import RPiAEPipeline
+
+
+@pytest.fixture(scope="module")
+def pipe(smoke_checkpoint):
+    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seeds(*numbers):
+    return [torch.Generator().manual_seed(number) for number in numbers]
+
+
+def photo(width=200, height=120, seed=0):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def same(a, b):
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_seed_is_a_picture_whatever_the_batch(pipe):
+    alone = [pipe("a cat", generator=one, output_type="pt").images[0] for one in seeds(3, 4)]
+    together = pipe(["a cat", "a cat"], generator=seeds(3, 4), output_type="pt").images
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    assert (together[0] - together[1]).abs().max() > 0.01
+
+
+def test_the_same_seed_twice_is_the_same_picture_to_the_byte(pipe):
+    first, second = (pipe("a cat", generator=seeds(5)).images[0] for _ in range(2))
+    assert same(first, second) and first.size == (256, 256)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (200, 120), (77, 301), (1024, 768)])
+def test_an_edit_has_the_inputs_size_and_keeps_its_pixels_where_the_mask_is_zero(pipe, size):
+    picture = photo(*size)
+    painted = Image.new("L", size, 0)
+    painted.paste(255, (0, 0, size[0] // 2, size[1]))
+    out = pipe("make it blue", image=picture, mask_image=painted, generator=seeds(1))
+    mask = np.asarray(out.change_masks[0])
+    assert out.images[0].size == out.change_masks[0].size == size
+    assert mask.any() and not mask[:, size[0] // 2 :].any()
+    assert np.array_equal(np.asarray(out.images[0])[mask == 0], np.asarray(picture)[mask == 0])
+
+
+def test_without_preserving_there_is_no_mask_but_paint_still_holds(pipe):
+    picture, painted = photo(), Image.new("L", (200, 120), 0)
+    painted.paste(255, (0, 0, 100, 120))
+    everywhere = pipe("make it blue", image=picture, preserve_unchanged=False, generator=seeds(1))
+    held = pipe("make it blue", image=picture, mask_image=painted, preserve_unchanged=False, generator=seeds(1))
+    assert everywhere.change_masks == held.change_masks == [None]
+    assert not same(everywhere.images[0].crop((100, 0, 200, 120)), picture.crop((100, 0, 200, 120)))
+    assert same(held.images[0].crop((100, 0, 200, 120)), picture.crop((100, 0, 200, 120)))
+    assert not same(held.images[0], picture)
+
+
+def test_one_prompt_serves_many_pictures_and_one_picture_many_prompts(pipe):
+    assert len(pipe("make it blue", image=[photo(), photo(64, 64, 1)]).images) == 2
+    assert len(pipe(["make it blue", "make it red"], image=photo()).images) == 2
+
+
+def test_guidance_scales_and_negative_prompts_change_the_picture(pipe):
+    def draw(**settings):
+        return pipe("a cat", generator=seeds(2), output_type="pt", **settings).images
+
+    plain = draw(guidance_scale=1.0)
+    assert (draw(guidance_scale=4.0) - plain).abs().max() > 1e-3
+    assert (draw(guidance_scale=4.0, negative_prompt="a dog") - draw(guidance_scale=4.0)).abs().max() > 1e-4
+
+
+def test_the_callback_sees_every_step_and_can_stop(pipe):
+    seen = []
+
+    def callback(running, step, timestep, state):
+        seen.append((step, state["latents"].shape, state["prediction"].shape))
+        if step == 1:
+            running.interrupt()
+        return state
+
+    out = pipe("a cat", num_inference_steps=6, callback_on_step_end=callback)
+    assert [step for step, *_ in seen] == [0, 1] and len(out.images) == 1
+    assert pipe.decode_preview(torch.zeros(1, 8, 16, 16))[0].size == (256, 256)
+    assert len(seen) == 2
+
+
+def test_the_last_step_ends_at_the_prediction(pipe):
+    """The sampler goes down to t = 0, where x is the predicted data itself."""
+    last = {}
+    pipe("a cat", num_inference_steps=3, callback_on_step_end=lambda p, i, t, s: last.update(s) or s, generator=seeds(1))
+    torch.testing.assert_close(last["latents"], last["prediction"], atol=1e-4, rtol=1e-4)
+
+
+def test_given_latents_are_where_it_starts(pipe):
+    noise = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(7))
+    by_latents = pipe("a cat", latents=noise, output_type="latent").images
+    by_seed = pipe("a cat", generator=seeds(7), output_type="latent").images
+    assert torch.equal(by_latents, by_seed)
+
+
+def test_reconstruct_keeps_the_size(pipe):
+    assert pipe.reconstruct(photo(77, 301)).size == (77, 301)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA", "I;16"])
+def test_pictures_of_every_mode_are_edited(pipe, mode):
+    picture = photo().convert("L") if mode == "I;16" else photo().convert(mode)
+    picture = picture.convert("I").point(lambda v: v * 257).convert("I;16") if mode == "I;16" else picture
+    out = pipe("make it blue", image=picture)
+    assert out.images[0].mode == "RGB" and out.images[0].size == (200, 120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": "  ", "image": photo()}, "instruction is empty"),
+        ({"prompt": []}, "prompt is empty"),
+        ({"prompt": "word " * 80}, "82 word pieces and this model reads 64"),
+        ({"prompt": "a", "image": photo(8, 200)}, "8"),
+        ({"prompt": ["a", "b"], "image": [photo()] * 3}, "2 prompts for 3 pictures"),
+        ({"prompt": "a", "mask_image": photo()}, "mask needs a picture"),
+        ({"prompt": "a", "image": photo(), "mask_image": Image.new("L", (5, 5), 255)}, "mask"),
+        ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps"),
+        ({"prompt": "a", "num_inference_steps": 2.5}, "num_inference_steps"),
+        ({"prompt": "a", "guidance_scale": -1}, "guidance_scale must be from 0 to 100"),
+        ({"prompt": "a", "output_type": "jpeg"}, "output_type is 'jpeg'"),
+        ({"prompt": "a", "latents": torch.zeros(1, 4, 16, 16)}, "latents must be"),
+        ({"prompt": ["a", "b"], "generator": seeds(1)}, "1 generators for 2 pictures"),
+    ],
+)
+def test_bad_arguments_are_sentences(pipe, arguments, said):
+    with pytest.raises(ValueError) as error:
+        pipe(**arguments)
+    assert said in str(error.value)
