@@ -57,7 +57,7 @@ def create_app(service: Service, jobs: Jobs, examples: Path = FOLDER) -> gr.Bloc
 
         for name, part in (("edit", edit_tab), ("generate", generate_tab), ("compare", compare_tab)):
             part.select(None, None, tab, js=f"() => '{name}'", **QUIET)
-        demo.load(lambda seen: gr.Tabs(selected=seen or "edit"), tab, tabs, **QUIET)
+        demo.load(lambda seen: gr.Tabs(selected=seen) if seen else gr.skip(), tab, tabs, **QUIET)
         demo.load(lambda known: known or str(uuid.uuid4()), owner, owner, **QUIET)
         demo.load(partial(_watch, service), None, chip, concurrency_limit=None, **QUIET)
     demo.queue(default_concurrency_limit=16)

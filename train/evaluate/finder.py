@@ -23,8 +23,9 @@ from .judge import require_picture
 V = VOCABULARY
 FINALISTS = 24  # looks of the coarse search that are drawn
 EXPLAINED = 0.4  # share of the distance to the empty place that a sticker must take away
-WORTH_A_LOOK, LEAST_GAIN = -0.5, 0.15  # of the coarse search on its 8 pixel grid; at the best place near by
+WORTH_A_LOOK, LEAST_GAIN = -0.5, 0.15  # of the coarse search, in general; at the best place near by
 MOST_TRIES = 3 * MOST_OBJECTS
+STRIDE = 4
 OVERLAP = 0.35  # of the smaller box: nearer to a found sticker there is no other
 
 
@@ -63,7 +64,7 @@ def _grid(size: str, cx: int, cy: int, most: int, step: int) -> np.ndarray:
 
 @cache
 def _everywhere(size: str) -> np.ndarray:
-    return _grid(size, V.canvas // 2, V.canvas // 2, V.canvas // 2 - _half(size), CELL)
+    return _grid(size, V.canvas // 2, V.canvas // 2, V.canvas // 2 - _half(size), STRIDE)
 
 
 def find(picture: np.ndarray) -> Sight:
@@ -73,7 +74,7 @@ def find(picture: np.ndarray) -> Sight:
     scene = Scene(min(errors, key=errors.get), V.styles[0])
     canvas = background(scene.background).copy()
     coarse = Gains(picture, canvas)
-    best = {size: coarse.at(size, _everywhere(size)).max(0) for size in V.sizes}
+    best = {size: coarse.at(size, _everywhere(size), rough=True).max(0) for size in V.sizes}
     found: list[Found] = []
     for _ in range(MOST_TRIES):
         size = max(best, key=lambda size: best[size].max())

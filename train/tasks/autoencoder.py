@@ -28,8 +28,8 @@ from .task import Task
 TAG, HELD_OUT_TAG, LATENT_TAG = 20, 21, 22
 VALIDATION_PICTURES = 32
 LATENT_PICTURES = 256
-# Pixels against features in the bridge's linear start: the features first, as the stage's own losses have it.
-BRIDGE_PIXEL_WEIGHT = 1.0
+# Pixels against features in the bridge's linear start, as standard deviations.
+BRIDGE_PIXEL_WEIGHT = 2.5
 
 
 class AutoencoderTask(Task):

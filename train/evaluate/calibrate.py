@@ -1,0 +1,103 @@
+"""Calibrate the pixel keeper: which differences of a latent or of a pixel are the model's own noise.
+
+Runs the checkpoint on validation edits whose true change is known, tries thresholds, and stores the best in the
+checkpoint's model_index.json. Best is what covers most of the true change among the settings that leave at least
+`KEPT` of the rest untouched; where none does, what leaves most untouched.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rpiae import RPiAEPipeline
+from rpiae.region import RegionSettings, change_mask, snap
+
+from ..data.pictures import to_chw
+from ..data.scenes import CATEGORIES, Edit, draw, sample_edit
+
+TAG = 60
+WHOLE_PICTURE = ("tone_transfer", "style_change", "background_change")
+LOCAL = tuple(name for name in CATEGORIES if name not in WHOLE_PICTURE)
+KEPT = 0.97
+LATENT_THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8)
+PIXEL_THRESHOLDS = ((0.03, 0.08), (0.05, 0.12), (0.05, 0.2), (0.08, 0.2), (0.1, 0.3))
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings, the share of untouched pixels that stayed, and the share of changed pixels that the mask covers."""
+
+    settings: RegionSettings
+    kept: float
+    covered: float
+
+
+def validation_edits(per_category: int, seed: int) -> list[Edit]:
+    """Local edits, the same for the same seed."""
+    rng = np.random.default_rng([seed, TAG])
+    return [sample_edit(rng, name) for name in LOCAL for _ in range(per_category)]
+
+
+def calibrate(pipe: RPiAEPipeline, per_category: int = 8, seed: int = 0) -> tuple[Trial, list[Trial]]:
+    """The best trial and all of them."""
+    edits = validation_edits(per_category, seed)
+    sources = torch.stack([to_chw(draw(edit.source)) for edit in edits]).float() / 255
+    targets = torch.stack([to_chw(draw(edit.target)) for edit in edits]).float() / 255
+    changed = (sources != targets).any(1, keepdim=True)
+    before, after = _latents(pipe, edits, sources, seed)
+    trials = []
+    with torch.no_grad():
+        decoded_before = _decode(pipe, before)
+        for latent_threshold in LATENT_THRESHOLDS:
+            settings = replace(RegionSettings(), latent_threshold=latent_threshold)
+            decoded_after = _decode(pipe, snap(before, after, settings))
+            for low, high in PIXEL_THRESHOLDS:
+                settings = replace(settings, low=low, high=high)
+                mask = change_mask(decoded_before, decoded_after, settings)
+                trials.append(Trial(settings, _share(mask == 0, ~changed), _share(mask > 0.5, changed)))
+    good = [trial for trial in trials if trial.kept >= KEPT]
+    best = max(good, key=lambda trial: trial.covered) if good else max(trials, key=lambda trial: trial.kept)
+    return best, trials
+
+
+def store(folder: Path, settings: RegionSettings) -> None:
+    """Write the settings into the checkpoint's index, whole or not at all."""
+    index = Path(folder) / "model_index.json"
+    content = json.loads(index.read_text(encoding="utf-8")) | {"region": asdict(settings)}
+    part = index.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(part, index)
+
+
+def _latents(pipe: RPiAEPipeline, edits: list[Edit], sources: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Normalised latents of the sources and of the model's edits."""
+    before, after = [], []
+    for start in range(0, len(edits), BATCH):
+        some = edits[start : start + BATCH]
+        generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(some))]
+        pictures = [draw(edit.source) for edit in some]
+        prompts = [edit.instruction for edit in some]
+        after.append(pipe(prompts, image=pictures, generator=generators, output_type="latent").images)
+        with torch.no_grad():
+            latent = pipe.vae.encode(sources[start : start + BATCH].to(pipe.device)).latent_dist.mode()
+        before.append(pipe.vae.normalise(latent))
+    return torch.cat(before).float(), torch.cat(after).float()
+
+
+def _decode(pipe: RPiAEPipeline, latents: Tensor) -> Tensor:
+    parts = [pipe.vae.decode(pipe.vae.denormalise(part)).sample for part in latents.split(BATCH)]
+    return torch.cat(parts).float().clamp(0, 1).cpu()
+
+
+def _share(hit: Tensor, among: Tensor) -> float:
+    """Mean over pictures of the share of `among` where `hit` is true."""
+    per_picture = (hit & among).flatten(1).sum(1) / among.flatten(1).sum(1).clamp_min(1)
+    return per_picture.mean().item()
+
+

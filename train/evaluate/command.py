@@ -1,0 +1,63 @@
+"""`python -m train evaluate NAME`: calibrate the pixel keeper, measure a checkpoint, write its tables.
+
+The tables go to <checkpoint>/evaluation.json and, between the markers, into the checkpoint's model card and (for the
+bundled checkpoint) the README.
+"""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from rpiae import RPiAEPipeline
+
+from ..config import load_config
+from ..publish import read_legs
+from ..runtime import set_up
+from . import calibrate, report
+from .card import model_card
+
+logger = logging.getLogger(__name__)
+BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
+README = Path("README.md")
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m train evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("config")
+    parser.add_argument("settings", nargs="*", help="overrides of the config")
+    parser.add_argument("--checkpoint", type=Path, help="folder to measure; the config's own when left out")
+    parser.add_argument("--pictures", type=int, default=20, help="held-out cases per skill and category")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-calibration", action="store_true", help="keep the pixel keeper's thresholds")
+    options = parser.parse_args(arguments)
+    config = load_config(options.config, options.settings)
+    set_up(config)
+    folder = options.checkpoint or config.checkpoint
+    pipe = RPiAEPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    if not options.no_calibration:
+        best, _ = calibrate.calibrate(pipe, seed=options.seed)
+        logger.info("pixel keeper: keeps %.3f, covers %.3f with %s", best.kept, best.covered, best.settings)
+        calibrate.store(folder, best.settings)
+        pipe.register_to_config(region=best.settings.to_dict())
+    tables = report.run(pipe, folder, n=options.pictures, seed=options.seed)
+    text = report.markdown(tables)
+    (folder / "README.md").write_text(model_card(config, folder, read_legs(folder), text), encoding="utf-8")
+    if folder.resolve() == config.checkpoint.resolve() and README.is_file():
+        write_between_markers(README, text)
+    print(text)
+
+
+def write_between_markers(file: Path, text: str) -> None:
+    """Replace what stands between the markers of a Markdown file; ValueError when they are not there."""
+    content = file.read_text(encoding="utf-8")
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{file} has no {BEGIN} ... {END} to write the tables into")
+    part = file.with_suffix(".part")
+    part.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")
+    os.replace(part, file)
+
+
