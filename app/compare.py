@@ -18,7 +18,6 @@ class CompareTab:
 
     def __init__(self, room: Room, service: Service) -> None:
         self.room, self.service = room, service
-        room.add_states()
         with gr.Row(elem_classes="room", equal_height=False):
             with gr.Column(elem_classes="controls", scale=0, min_width=300):
                 self.picture = widgets.picture_box("compare-picture")

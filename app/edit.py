@@ -9,7 +9,7 @@ import gradio as gr
 from app import widgets
 from app.examples import Example
 from app.request import GUIDANCE_MAX, EditRequest, new_seed
-from app.room import QUIET, Room, browser_state, describe_upload, picture_path, source_path
+from app.room import QUIET, Room, describe_upload, picture_path, source_path
 from app.service import Service
 from app.texts import say
 
@@ -20,8 +20,6 @@ class EditTab:
     def __init__(self, room: Room, service: Service, examples: list[Example]) -> None:
         self.room, self.service, self.examples = room, service, examples
         defaults = service.defaults
-        room.add_states()
-        self.draft = browser_state("draft.edit")
         with gr.Row(elem_classes="room", equal_height=False):
             with gr.Column(elem_classes="controls", scale=0, min_width=300):
                 self.picture = widgets.picture_box("edit-picture")
@@ -55,7 +53,7 @@ class EditTab:
     def _settings(self) -> list[Any]:
         return [self.prompt, self.negative, self.steps, self.guidance, self.image_guidance, self.preserve]
 
-    def wire(self, demo: gr.Blocks, tabs: gr.Tabs) -> None:
+    def wire(self, demo: gr.Blocks) -> None:
         """Connects every control of the tab."""
         room = self.room
         inputs = [self.picture, self.fresh, self.seed, *self._settings]
@@ -65,10 +63,10 @@ class EditTab:
             self._use_example, None, [self.picture, self.prompt, room.view, room.status], **QUIET
         )
         room.view.click(self._go_on, room.job, self.picture, **QUIET)
-        self.prompt.input(None, self.prompt, self.draft, js="(text) => text", **QUIET)
+        room.keep_draft(self.prompt)
         restored = demo.load(
             self._restore,
-            [room.last, self.draft],
+            [room.last, room.draft],
             [room.job, self.picture, self.seed, *self._settings],
             **QUIET,
         )

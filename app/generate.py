@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import widgets
 from app.request import GUIDANCE_MAX, PICTURES_MAX, GenerateRequest, new_seed
-from app.room import QUIET, Room, browser_state, picture_path
+from app.room import QUIET, Room, picture_path
 from app.service import Service
 from app.texts import PROMPTS, say
 
@@ -19,8 +19,6 @@ class GenerateTab:
     def __init__(self, room: Room, service: Service) -> None:
         self.room, self.service = room, service
         defaults = service.defaults
-        room.add_states()
-        self.draft = browser_state("draft.generate")
         with gr.Row(elem_classes="room", equal_height=False):
             with gr.Column(elem_classes="controls", scale=0, min_width=300):
                 self.prompt = gr.Textbox(
@@ -64,9 +62,9 @@ class GenerateTab:
         room.wire(self._request, [self.fresh, self.seed, *self._settings], self.seed, self._check)
         self.ideas.click(self._use_idea, None, self.prompt, **QUIET)
         room.view.click(self._edit_this, room.job, [edit_picture, tabs], **QUIET)
-        self.prompt.input(None, self.prompt, self.draft, js="(text) => text", **QUIET)
+        room.keep_draft(self.prompt)
         restored = demo.load(
-            self._restore, [room.last, self.draft], [room.job, self.seed, *self._settings], **QUIET
+            self._restore, [room.last, room.draft], [room.job, self.seed, *self._settings], **QUIET
         )
         room.follow_after(restored.then)
 

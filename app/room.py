@@ -45,17 +45,20 @@ class Room:
     owner: gr.BrowserState
     show: Callable[[Record], str]
     idle: str
-    job: gr.State = field(init=False)
-    last: gr.BrowserState = field(init=False)
     run: gr.Button = field(init=False)
     stop: gr.Button = field(init=False)
     view: gr.HTML = field(init=False)
     status: gr.HTML = field(init=False)
 
-    def add_states(self) -> None:
-        """The invisible parts: the job on show, and the same id in the browser."""
+    def __post_init__(self) -> None:
+        """What is kept: the job on show, the same id in the browser, and words that were not sent yet."""
         self.job = gr.State("")
         self.last = browser_state(f"job.{self.name}")
+        self.draft = browser_state(f"draft.{self.name}")
+
+    def keep_draft(self, prompt: gr.Textbox) -> None:
+        """Keeps what is being typed in the browser; asks the server nothing."""
+        prompt.input(None, prompt, self.draft, js="(text) => text", **QUIET)
 
     def add_buttons(self) -> None:
         """Run and Stop in one row, found by the keyboard shortcuts through their classes."""

@@ -34,34 +34,36 @@ def create_app(service: Service, jobs: Jobs, examples: Path = FOLDER) -> gr.Bloc
     """The page with its tabs, ready for `launch`."""
     shipped = read_examples(examples)
     with gr.Blocks(title=say("app.title"), analytics_enabled=False, delete_cache=TEMPORARY) as demo:
-        owner, tab = browser_state("browser"), browser_state("tab")
+        owner = browser_state("browser")
+        rooms = _rooms(jobs, owner, bool(shipped))
         with gr.Row(elem_classes="top", equal_height=False):
             title = f'<h1>{say("app.title")}</h1><p class="tagline">{say("app.tagline")}</p>'
             gr.HTML(title, elem_id="title", apply_default_css=False)
             chip = gr.HTML(_chip(service), elem_id="model", apply_default_css=False)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(say("tab.edit"), id="edit") as edit_tab:
-                idle = say("empty.edit.examples" if shipped else "empty.edit")
-                edit = EditTab(
-                    Room("edit", jobs, owner, views.result, widgets.empty(idle)), service, shipped
-                )
-            with gr.Tab(say("tab.generate"), id="generate", render_children=True) as generate_tab:
-                idle = widgets.empty(say("empty.generate"))
-                generate = GenerateTab(Room("generate", jobs, owner, views.result, idle), service)
-            with gr.Tab(say("tab.compare"), id="compare", render_children=True) as compare_tab:
-                idle = widgets.empty(say("empty.compare"))
-                compare = CompareTab(Room("compare", jobs, owner, views.comparison, idle), service)
-        edit.wire(demo, tabs)
+            with gr.Tab(say("tab.edit"), id="edit"):
+                edit = EditTab(rooms["edit"], service, shipped)
+            with gr.Tab(say("tab.generate"), id="generate"):
+                generate = GenerateTab(rooms["generate"], service)
+            with gr.Tab(say("tab.compare"), id="compare"):
+                compare = CompareTab(rooms["compare"], service)
+        edit.wire(demo)
         generate.wire(demo, tabs, edit.picture)
         compare.wire(demo)
-
-        for name, part in (("edit", edit_tab), ("generate", generate_tab), ("compare", compare_tab)):
-            part.select(None, None, tab, js=f"() => '{name}'", **QUIET)
-        demo.load(lambda seen: gr.Tabs(selected=seen) if seen else gr.skip(), tab, tabs, **QUIET)
         demo.load(lambda known: known or str(uuid.uuid4()), owner, owner, **QUIET)
         demo.load(partial(_watch, service), None, chip, concurrency_limit=None, **QUIET)
     demo.queue(default_concurrency_limit=16)
     return demo
+
+
+def _rooms(jobs: Jobs, owner: gr.BrowserState, examples: bool) -> dict[str, Room]:
+    """One a tab. They are made outside the tabs: a browser state inside a tab that is not on show has no value."""
+    edit_empty = say("empty.edit.examples" if examples else "empty.edit")
+    return {
+        "edit": Room("edit", jobs, owner, views.result, widgets.empty(edit_empty)),
+        "generate": Room("generate", jobs, owner, views.result, widgets.empty(say("empty.generate"))),
+        "compare": Room("compare", jobs, owner, views.comparison, widgets.empty(say("empty.compare"))),
+    }
 
 
 def _chip(service: Service) -> str:

@@ -30,7 +30,7 @@ class AutoencoderRPiAE(StrictLoading, ModelMixin, ConfigMixin):
             stage 1, where the latent is the feature map itself.
         image_size: side of the pictures that the tokenizer is made for, in pixels.
         latents_mean: per latent channel, subtracted by `normalise`; None is zero.
-        scaling_factor: multiplied by `normalise` (one number for all channels: the spectrum of the latent is kept).
+        latents_scale: per latent channel, multiplied by `normalise`; None is one.
     """
 
     @register_to_config
@@ -41,7 +41,7 @@ class AutoencoderRPiAE(StrictLoading, ModelMixin, ConfigMixin):
         bridge_config: dict | None = None,
         image_size: int = 256,
         latents_mean: list | None = None,
-        scaling_factor: float = 1.0,
+        latents_scale: list | None = None,
     ):
         super().__init__()
         self.encoder = build_encoder(encoder_config, image_size)
@@ -92,11 +92,14 @@ class AutoencoderRPiAE(StrictLoading, ModelMixin, ConfigMixin):
 
     def normalise(self, latent: Tensor) -> Tensor:
         """Latent → the diffusion transformer's scale."""
-        return (latent - self._latents_mean(latent)) * self.config.scaling_factor
+        mean, scale = self._latent_constants(latent)
+        return (latent - mean) * scale
 
     def denormalise(self, latent: Tensor) -> Tensor:
-        return latent / self.config.scaling_factor + self._latents_mean(latent)
+        mean, scale = self._latent_constants(latent)
+        return latent / scale + mean
 
-    def _latents_mean(self, latent: Tensor) -> Tensor:
-        mean = self.config.latents_mean or [0.0]
-        return torch.tensor(mean, dtype=latent.dtype, device=latent.device).view(1, -1, 1, 1)
+    def _latent_constants(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        given = (self.config.latents_mean or [0.0], self.config.latents_scale or [1.0])
+        mean, scale = (torch.tensor(one, dtype=latent.dtype, device=latent.device) for one in given)
+        return mean.view(1, -1, 1, 1), scale.view(1, -1, 1, 1)

@@ -47,6 +47,20 @@
     }
   });
 
+  // The tab on show stays the same after a reload.
+  const TAB = "rpiae.tab";
+  document.addEventListener("click", (event) => {
+    const id = event.target.closest?.('[role="tab"]')?.dataset.tabId;
+    if (id) localStorage.setItem(TAB, id);
+  });
+  const last = localStorage.getItem(TAB);
+  const reopen = (tries) => {
+    const tab = document.querySelector(`[role="tab"][data-tab-id="${CSS.escape(last)}"]`);
+    if (tab) tab.click();
+    else if (tries) setTimeout(reopen, 50, tries - 1);
+  };
+  if (last) reopen(40);
+
   // How far the work is, in the title of the browser's tab.
   const title = document.title;
   setInterval(() => {

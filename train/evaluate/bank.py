@@ -19,7 +19,6 @@ from .hypotheses import every_look
 
 V = VOCABULARY
 CELL = 8
-RANK = 96
 SIGN_WORDS = ("HI", "YES", "OPEN")  # one of each length stands for all
 PAD = 8  # boxes are whole cells, so they may stand out of the canvas by some pixels
 
@@ -32,8 +31,6 @@ class Bank:
     cells: int  # side of the box in cells
     features: np.ndarray  # float32 (looks, cells * cells * 8)
     constants: np.ndarray  # float32 (looks,)
-    basis: np.ndarray  # float32 (cells * cells * 8, RANK): the directions in which the looks differ most
-    weights: np.ndarray  # float32 (looks, RANK): the features in that basis
 
 
 @cache
@@ -52,9 +49,7 @@ def bank(size: str) -> Bank:
         planes[index] = reduce(art, "(h a) (w b) c -> (h w) c", "mean", a=CELL, b=CELL)
     p, a = planes[..., :3], planes[..., 3:]
     features = rearrange(np.concatenate([p, a, p * a, a * a], axis=-1), "n k c -> n (k c)")
-    _, vectors = np.linalg.eigh(features.T @ features)
-    basis = np.ascontiguousarray(vectors[:, -RANK:])
-    return Bank(looks, cells, features, np.square(p).sum((1, 2)), basis, features @ basis)
+    return Bank(looks, cells, features, np.square(p).sum((1, 2)))
 
 
 class Gains:
@@ -64,22 +59,27 @@ class Gains:
         b, seen = _box_means(empty), _box_means(picture)
         q = seen - b
         bq, bb = (b * q).sum(-1, keepdims=True), (b * b).sum(-1, keepdims=True)
+        self.energy = np.square(q).sum(-1)
         self.planes = np.concatenate([2 * q, -2 * bq, 2 * b, -bb], axis=-1)
 
-    def at(self, size: str, centres: np.ndarray, rough: bool = False) -> np.ndarray:
-        """Gains in squared units of [0, 1] colour a cell: centres int (n, 2) as (x, y) -> float32 (looks, n).
-
-        `rough` computes them in the looks' main directions only, a tenth of the work.
-        """
+    def at(self, size: str, centres: np.ndarray) -> np.ndarray:
+        """Gains in squared units of [0, 1] colour a cell: centres int (n, 2) as (x, y) -> float32 (looks, n)."""
         kept = bank(size)
-        corners = centres - kept.cells * CELL // 2 + PAD
-        steps = np.arange(kept.cells) * CELL
-        rows = (corners[:, 1, None] + steps)[:, :, None]
-        columns = (corners[:, 0, None] + steps)[:, None, :]
-        boxes = rearrange(self.planes[rows, columns], "n i j c -> (i j c) n")
-        if rough:
-            return kept.weights @ (kept.basis.T @ boxes) - kept.constants[:, None]
+        boxes = rearrange(self.planes[_cells(size, centres)], "n i j c -> (i j c) n")
         return kept.features @ boxes - kept.constants[:, None]
+
+
+    def most(self, size: str, centres: np.ndarray) -> np.ndarray:
+        """What no gain can exceed, float32 (n,): all that the background leaves unexplained in the box."""
+        return self.energy[_cells(size, centres)].sum((1, 2))
+
+
+def _cells(size: str, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n, cells, 1) and columns (n, 1, cells) of the box means round each centre."""
+    cells = bank(size).cells
+    corners = centres - cells * CELL // 2 + PAD
+    steps = np.arange(cells) * CELL
+    return (corners[:, 1, None] + steps)[:, :, None], (corners[:, 0, None] + steps)[:, None, :]
 
 
 def _box_means(picture: np.ndarray) -> np.ndarray:

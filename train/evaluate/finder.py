@@ -22,8 +22,8 @@ from .judge import require_picture
 
 V = VOCABULARY
 FINALISTS = 24  # looks of the coarse search that are drawn
-EXPLAINED = 0.4  # share of the distance to the empty place that a sticker must take away
-WORTH_A_LOOK, LEAST_GAIN = -0.5, 0.15  # of the coarse search, in general; at the best place near by
+EXPLAINED = 0.5  # share of the distance to the empty place that a sticker must take away
+WORTH_A_LOOK, LEAST_GAIN = 0.05, 0.15  # of the coarse search: on its grid; at the best place near by
 MOST_TRIES = 3 * MOST_OBJECTS
 STRIDE = 4
 OVERLAP = 0.35  # of the smaller box: nearer to a found sticker there is no other
@@ -74,7 +74,7 @@ def find(picture: np.ndarray) -> Sight:
     scene = Scene(min(errors, key=errors.get), V.styles[0])
     canvas = background(scene.background).copy()
     coarse = Gains(picture, canvas)
-    best = {size: coarse.at(size, _everywhere(size), rough=True).max(0) for size in V.sizes}
+    best = {size: _best_gains(coarse, size) for size in V.sizes}
     found: list[Found] = []
     for _ in range(MOST_TRIES):
         size = max(best, key=lambda size: best[size].max())
@@ -90,6 +90,15 @@ def find(picture: np.ndarray) -> Sight:
         blend(canvas, one.sticker, one.style)
         _cover(best, one.sticker.cx, one.sticker.cy, one.sticker.side)
     return Sight(scene.background, tuple(found))
+
+
+def _best_gains(gains: Gains, size: str) -> np.ndarray:
+    """The largest gain of any look at each place of the grid; -inf where none could be worth a look."""
+    centres = _everywhere(size)
+    best = np.full(len(centres), -np.inf, np.float32)
+    open_places = gains.most(size, centres) > WORTH_A_LOOK
+    best[open_places] = gains.at(size, centres[open_places]).max(0)
+    return best
 
 
 def _cover(best: dict[str, np.ndarray], cx: int, cy: int, side: int) -> None:
@@ -124,10 +133,12 @@ def _fitted(picture: np.ndarray, scene: Scene, canvas: np.ndarray, cx: int, cy: 
     place = replace(finalists[0][0], size="large", cx=cx, cy=cy)
     window = Window.around(picture, scene, shifted(place, 0, 0), canvas=canvas)
     fits = [(*window.fit(look, NEAR, 2, style), style) for look, style in finalists]
+    signs = [fit for fit in fits if fit[0].noun == SIGN]
+    if signs:  # the coarse search knew three words only
+        sign, _, style = min(signs, key=itemgetter(1))
+        fits += [(*fit, style) for fit in word_fits(window, [sign], style).values()]
     one, _, style = min(fits, key=itemgetter(1))
     one, _ = window.fit(one, NEAR, 1, style)
-    if one.noun == SIGN:
-        one, _ = min(word_fits(window, [one], style).values(), key=itemgetter(1))
     if V.nouns[one.noun].tintable:
         # Blur bleeds thin coloured parts, so the last word on the colour is had at low resolution.
         colorings = [replace(one, color=color) for color in (None, *V.colors)]

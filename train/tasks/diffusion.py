@@ -59,6 +59,8 @@ class DiffusionTask(Task):
         return super().to(*args, **kwargs)
 
     def compile(self) -> None:
+        self.vae.encoder.model.compile()
+        self.vae.bridge.compile()
         for block in self.transformer.blocks:
             block.context = torch.compile(block.context)
             block.target = torch.compile(block.target)
