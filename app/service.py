@@ -1,7 +1,7 @@
 """The studio's work without a page: one loaded pipeline, requests in, outcomes out, mistakes as sentences.
 
-`rpiae` is imported inside the functions: torch and diffusers take seconds to import, and the page must not wait
-for them. A service is used by one thread at a time (the worker of `app.jobs`); only `load` may be called from several.
+Requests are answered by one thread at a time (the worker of `app.jobs`); everything else may be called from several.
+`rpiae` is imported inside the functions, see `app.library`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from app.comparison import Comparison
+from app.library import import_library
 from app.outcome import Facts, Outcome, Picture, Progress, Stopped, sentence
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest, Request
 from app.texts import say
@@ -58,11 +60,12 @@ class Service:
         """The checkpoint's short name."""
         return Path(self.checkpoint.removeprefix("hf:")).name
 
-    @cached_property
+    @property
     def defaults(self) -> dict[str, float]:
-        """The checkpoint's own sampling settings, read without loading it: the page shows them at once."""
-        saved = self._config("model_index.json").get("defaults")
-        known = saved if isinstance(saved, dict) else {}
+        """The checkpoint's own sampling settings; read from its folder until it is loaded."""
+        loaded = self._pipeline and self._pipeline.config.defaults
+        saved = loaded or self._config("model_index.json").get("defaults")
+        known = saved if isinstance(saved, Mapping) else {}
         return {name: known.get(name, value) for name, value in FALLBACK_DEFAULTS.items()}
 
     @cached_property
@@ -77,6 +80,7 @@ class Service:
                 return
             start = time.perf_counter()
             try:
+                import_library()
                 pipeline = self._read()
                 self._warm_up(pipeline)
                 facts = self._facts(pipeline, time.perf_counter() - start)
@@ -174,14 +178,16 @@ class Service:
     @staticmethod
     def picture(path: str | Path | None) -> Image.Image:
         """An uploaded file as the models take it: upright, on white, RGB. ValueError says why it cannot be."""
-        from rpiae import images
-
         if not path:
             raise ValueError(say("error.no_picture"))
+        import_library()
+        from rpiae import images
+
         return images.load(path)
 
     def describe(self, path: str | Path, editing: bool = False) -> str:
         """One line on a file: its size, and what will be done to it. ValueError says why it cannot be used."""
+        import_library()
         from rpiae import images
 
         images.load(path)  # the header alone does not show that a file is cut off
@@ -198,6 +204,7 @@ class Service:
 
     def tokenizers(self) -> list[str]:
         """The tokenizers that can be compared here, RPiAE first."""
+        import_library()
         return self.comparison.names()
 
     # answering

@@ -3,6 +3,8 @@
     python -m train stickers-256 all             # every stage that is not finished, then the checkpoint folder
     python -m train smoke all output=/tmp/smoke  # seconds
     python -m train evaluate stickers-256 --checkpoint assets/checkpoints/stickers-256
+    python -m train study-pivot stickers-256     # what the pivot loss does: a table
+    python -m train examples stickers-256        # the app's example pictures
 """
 
 import argparse
@@ -14,9 +16,12 @@ from .runtime import set_up
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    command = _evaluate if arguments[:1] == ["evaluate"] else _train
+    command = COMMANDS.get(arguments[0] if arguments else "")
     try:
-        command(arguments)
+        if command is not None:
+            command(arguments[1:])
+        else:
+            _train(arguments)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -50,7 +55,28 @@ def _train(arguments: list[str]) -> None:
 def _evaluate(arguments: list[str]) -> None:
     from .evaluate.command import main as evaluate
 
-    evaluate(arguments[1:])
+    evaluate(arguments)
+
+
+def _study_pivot(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m train study-pivot", description="What the pivot loss does.")
+    parser.add_argument("config")
+    parser.add_argument("settings", nargs="*", help="overrides of the config")
+    options = parser.parse_args(arguments)
+    config = load_config(options.config, options.settings)
+    set_up(config)
+    from .evaluate import pivot_study
+
+    print(pivot_study.table(pivot_study.run(config)))
+
+
+def _examples(arguments: list[str]) -> None:
+    from .evaluate.examples import main as examples
+
+    examples(arguments)
+
+
+COMMANDS = {"evaluate": _evaluate, "study-pivot": _study_pivot, "examples": _examples}
 
 
 if __name__ == "__main__":

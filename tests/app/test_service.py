@@ -1,6 +1,9 @@
 """The service on a real, tiny checkpoint: edits, pictures from text, comparisons, and what it says of mistakes."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ from PIL import Image
 from app.outcome import Progress, Stopped
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest
 from app.service import Service, check_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -180,3 +185,26 @@ def test_a_damaged_checkpoint_is_one_sentence_each_time(studio_checkpoint, tmp_p
             broken.run(GenerateRequest("a cat"))
         assert "\n" not in str(fault.value).strip()
     assert broken.state == "failed" and str(tmp_path) not in broken.failure
+
+
+def test_the_page_may_ask_while_the_worker_imports(studio_checkpoint, picture, tmp_path):
+    """Diffusers' lazy imports fail in two threads at once; a fresh process shows whether ours ever meet there."""
+    picture.save(tmp_path / "picture.png")
+    code = """
+import sys, threading
+from app.service import Service
+service, faults = Service(sys.argv[1]), []
+def ask(work):
+    try:
+        work()
+    except BaseException as fault:
+        faults.append(repr(fault))
+works = [service.load, service.tokenizers, lambda: service.describe(sys.argv[2]), lambda: service.picture(sys.argv[2])]
+threads = [threading.Thread(target=ask, args=(work,)) for work in works * 2]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+sys.exit(str(faults) if faults else 0)
+"""
+    command = [sys.executable, "-c", code, str(studio_checkpoint), str(tmp_path / "picture.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ from .judge import require_picture
 
 V = VOCABULARY
 FINALISTS = 24  # looks of the coarse search that are drawn
-EXPLAINED = 0.5  # share of the distance to the empty place that a sticker must take away
+EXPLAINED = (0.75, 0.5)  # first, then: share of the distance to the empty place that it must take away
 WORTH_A_LOOK, LEAST_GAIN = 0.05, 0.15  # of the coarse search: on its grid; at the best place near by
 MOST_TRIES = 3 * MOST_OBJECTS
 STRIDE = 4
@@ -76,6 +76,20 @@ def find(picture: np.ndarray) -> Sight:
     coarse = Gains(picture, canvas)
     best = {size: _best_gains(coarse, size) for size in V.sizes}
     found: list[Found] = []
+    # What explains its place well comes first, so that one large guess does not swallow two small truths.
+    for least in EXPLAINED:
+        found += _search(picture, scene, canvas, best, least)
+        for one in found:
+            _cover(best, one.sticker.cx, one.sticker.cy, one.sticker.side)
+    return Sight(scene.background, tuple(found))
+
+
+def _search(
+    picture: np.ndarray, scene: Scene, canvas: np.ndarray, best: dict[str, np.ndarray], least: float
+) -> list[Found]:
+    """The stickers that explain at least so much of their place; each is drawn on the canvas."""
+    best = {size: values.copy() for size, values in best.items()}
+    found: list[Found] = []
     for _ in range(MOST_TRIES):
         size = max(best, key=lambda size: best[size].max())
         place = int(best[size].argmax())
@@ -83,13 +97,13 @@ def find(picture: np.ndarray) -> Sight:
             break
         cx, cy = _everywhere(size)[place].tolist()
         one = _fitted(picture, scene, canvas, cx, cy)
-        if one is None:
+        if one is None or one.explained < least:
             _cover(best, cx, cy, 0)
             continue
         found.append(one)
         blend(canvas, one.sticker, one.style)
         _cover(best, one.sticker.cx, one.sticker.cy, one.sticker.side)
-    return Sight(scene.background, tuple(found))
+    return found
 
 
 def _best_gains(gains: Gains, size: str) -> np.ndarray:
@@ -136,7 +150,9 @@ def _fitted(picture: np.ndarray, scene: Scene, canvas: np.ndarray, cx: int, cy: 
     signs = [fit for fit in fits if fit[0].noun == SIGN]
     if signs:  # the coarse search knew three words only
         sign, _, style = min(signs, key=itemgetter(1))
-        fits += [(*fit, style) for fit in word_fits(window, [sign], style).values()]
+        near = Window.around(picture, scene, sign, canvas=canvas)
+        word, _ = min(word_fits(near, [sign], style).values(), key=itemgetter(1))
+        fits.append((word, float(window.errors([word], style)[0]), style))
     one, _, style = min(fits, key=itemgetter(1))
     one, _ = window.fit(one, NEAR, 1, style)
     if V.nouns[one.noun].tintable:
@@ -144,5 +160,4 @@ def _fitted(picture: np.ndarray, scene: Scene, canvas: np.ndarray, cx: int, cy: 
         colorings = [replace(one, color=color) for color in (None, *V.colors)]
         one = colorings[int(window.errors(colorings, style, coarse=True).argmin())]
     box = Window.around(picture, scene, one, canvas=canvas, margin=0)
-    explained = box.explained(one, style)
-    return Found(one, style, explained) if explained >= EXPLAINED else None
+    return Found(one, style, box.explained(one, style))

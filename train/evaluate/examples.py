@@ -1,0 +1,132 @@
+"""The app's example pictures and the README's picture of edits, made by a checkpoint.
+
+    python -m train examples stickers-256
+
+Candidates are drawn until each wanted category has one that the judge accepts; what the judge never accepts is left
+out. So they show what the checkpoint can do, not how often: that is what the tables are for.
+"""
+
+import argparse
+import json
+import shutil
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from rpiae import RPiAEPipeline, images
+from rpiae.recipe import Recipe, describe_pipeline, pixels_sha256, save_png
+
+from ..config import load_config
+from ..data.scenes import Edit, draw, sample_edit
+from ..runtime import set_up
+from .judge import judge_scene
+
+TAG = 70
+CATEGORIES = ("color_alter", "subject_add", "background_change", "subject_remove", "tone_transfer", "motion_change")
+SPARE = ("resize", "style_change", "subject_replace", "swap", "text_change")
+TRIES = 24
+BATCH = 6
+SIDE, GAP, TEXT_HEIGHT = 176, 8, 44
+
+
+@dataclass(frozen=True)
+class Example:
+    edit: Edit
+    seed: int
+    source: Image.Image
+    result: Image.Image
+    mask: Image.Image
+
+
+def make(pipe: RPiAEPipeline, count: int = 6) -> list[Example]:
+    """Up to `count` examples, one per category, in the order of CATEGORIES and then SPARE."""
+    found = []
+    for category in CATEGORIES + SPARE:
+        if len(found) == count:
+            break
+        example = _first_accepted(pipe, category)
+        if example is not None:
+            found.append(example)
+    return found
+
+
+def _first_accepted(pipe: RPiAEPipeline, category: str) -> Example | None:
+    rng = np.random.default_rng([TAG, (CATEGORIES + SPARE).index(category)])
+    for start in range(0, TRIES, BATCH):
+        edits = [sample_edit(rng, category) for _ in range(BATCH)]
+        seeds = list(range(start, start + BATCH))
+        sources = [images.load(draw(edit.source)) for edit in edits]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        out = pipe([edit.instruction for edit in edits], image=sources, generator=generators)
+        for edit, seed, source, result in zip(edits, seeds, sources, out.images, strict=True):
+            if judge_scene(np.asarray(result), edit.target).ok:
+                return _alone(pipe, edit, seed, source)
+    return None
+
+
+def _alone(pipe: RPiAEPipeline, edit: Edit, seed: int, source: Image.Image) -> Example:
+    """The same edit outside its batch, as a person would run it: equal but for rounding."""
+    out = pipe(edit.instruction, image=source, generator=torch.Generator().manual_seed(seed))
+    return Example(edit, seed, source, out.images[0], out.change_masks[0])
+
+
+def write(pipe: RPiAEPipeline, checkpoint: Path, folder: Path, sheet: Path) -> int:
+    """Write the examples with their recipes and examples.json, and the README's sheet; returns how many."""
+    found = make(pipe)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    entries = []
+    for example in found:
+        name = example.edit.category
+        example.source.save(folder / f"{name}.png", optimize=True)
+        save_png(example.result, folder / f"{name}-edited.png", _recipe(pipe, checkpoint, example))
+        entries.append(
+            {"image": f"{name}.png", "instruction": example.edit.instruction, "result": f"{name}-edited.png"}
+        )
+    (folder / "examples.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    if found:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        draw_sheet(found).save(sheet, optimize=True)
+    return len(found)
+
+
+def _recipe(pipe: RPiAEPipeline, checkpoint: Path, example: Example) -> Recipe:
+    return Recipe(
+        kind="edit", prompt=example.edit.instruction, seed=example.seed, preserve_unchanged=True,
+        width=example.result.width, height=example.result.height, source_sha256=pixels_sha256(example.source),
+        **pipe.config.defaults, **describe_pipeline(pipe, checkpoint),
+    )  # fmt: skip
+
+
+def draw_sheet(examples: list[Example]) -> Image.Image:
+    """Columns of instruction, before, after, and where it changed."""
+    width = len(examples) * (SIDE + GAP) - GAP
+    sheet = Image.new("RGB", (width, TEXT_HEIGHT + 3 * (SIDE + GAP) - GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, example in enumerate(examples):
+        x = column * (SIDE + GAP)
+        pen.multiline_text((x + 2, 2), textwrap.fill(example.edit.instruction, 26), "black", font)
+        for row, picture in enumerate((example.source, example.result, example.mask.convert("RGB"))):
+            small = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            sheet.paste(small, (x, TEXT_HEIGHT + row * (SIDE + GAP)))
+    return sheet
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m train examples", description=__doc__.splitlines()[0])
+    parser.add_argument("config")
+    parser.add_argument("--checkpoint", type=Path, help="the config's own when left out")
+    parser.add_argument("--folder", type=Path, default=Path("assets/examples"))
+    parser.add_argument("--sheet", type=Path, default=Path("assets/readme/edits.png"))
+    options = parser.parse_args(arguments)
+    config = load_config(options.config)
+    set_up(config)
+    folder = options.checkpoint or config.checkpoint
+    pipe = RPiAEPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    count = write(pipe, folder, options.folder, options.sheet)
+    print(f"{count} examples in {options.folder}")
