@@ -5,11 +5,13 @@ What is not Gradio's is HTML from plain functions, every value escaped; `static/
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Iterable
 from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.component_meta import ComponentMeta
 
 from app.examples import Example
 from app.texts import say
@@ -24,13 +26,30 @@ element.addEventListener('click', (event) => {
 STATUS_JS = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 
 
-def picture_box(elem_id: str) -> gr.Image:
-    """An upload whose file is handed on untouched: EXIF, mode and recipe stay readable, `rpiae.images` judges it.
+def _uploaded_path(box: gr.Image, payload: Any) -> str | None:
+    """Where an upload lies. (Gradio has made sure that it is an upload, and no other file of this machine.)"""
+    if payload is None:
+        return None
+    if not payload.path:
+        raise gr.Error(say("error.bad_upload"), print_exception=False)
+    return str(payload.path)
 
-    Gradio's own `preprocess` opens the file and answers a broken one with a server path or with nothing at all.
-    (It is replaced on the instance: a subclass would make Gradio write a .pyi file beside this one.)
-    """
-    box = gr.Image(
+
+# An upload whose file is handed on untouched: EXIF, mode and recipe stay readable, and `rpiae.images` judges it.
+# Gradio's own `preprocess` opens the file and answers a broken one with a server path or with nothing at all.
+# Made past ComponentMeta.__new__, which would write a .pyi file beside this one; an instance would not do, because
+# Gradio makes new ones from the class.
+SafeImage = ABCMeta.__new__(
+    ComponentMeta,
+    "SafeImage",
+    (gr.Image,),
+    {"__module__": __name__, "is_template": True, "preprocess": _uploaded_path},
+)
+
+
+def picture_box(elem_id: str) -> gr.Image:
+    """The upload of a tab."""
+    return SafeImage(
         label=say("picture"),
         placeholder=say("picture.drop"),
         type="filepath",
@@ -41,17 +60,6 @@ def picture_box(elem_id: str) -> gr.Image:
         height=260,
         elem_id=elem_id,
     )
-    box.preprocess = _uploaded_path
-    return box
-
-
-def _uploaded_path(payload: Any) -> str | None:
-    """Where an upload lies. (Gradio has made sure that it is an upload, and no other file of this machine.)"""
-    if payload is None:
-        return None
-    if not payload.path:
-        raise gr.Error(say("error.bad_upload"), print_exception=False)
-    return str(payload.path)
 
 
 def view_box(elem_id: str, value: str) -> gr.HTML:

@@ -31,11 +31,12 @@ OVERLAP = 0.35  # of the smaller box: nearer to a found sticker there is no othe
 
 @dataclass(frozen=True)
 class Found:
-    """One sticker that was found; `explained` is how much of what is there it explains, at most 1."""
+    """One sticker that was found."""
 
     sticker: Sticker
     style: str
-    explained: float
+    explained: float  # how much of what is there, at most 1
+    clear: float  # how much nearer this style is than the other, in squared grey levels
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Sight:
 
     @property
     def style(self) -> str | None:
-        """The style of most stickers; None without any or at a tie."""
-        votes = [sum(one.style == style for one in self.objects) for style in V.styles]
-        return V.styles[int(np.argmax(votes))] if votes.count(max(votes)) == 1 else None
+        """The style of the stickers, the clear ones counting more; None without any."""
+        votes = {style: sum(one.clear for one in self.objects if one.style == style) for style in V.styles}
+        return max(votes, key=votes.get) if self.objects else None
 
 
 def _half(size: str) -> int:
@@ -160,4 +161,6 @@ def _fitted(picture: np.ndarray, scene: Scene, canvas: np.ndarray, cx: int, cy: 
         colorings = [replace(one, color=color) for color in (None, *V.colors)]
         one = colorings[int(window.errors(colorings, style, coarse=True).argmin())]
     box = Window.around(picture, scene, one, canvas=canvas, margin=0)
-    return Found(one, style, box.explained(one, style))
+    other = next(name for name in V.styles if name != style)
+    clear = float(box.errors([one], other)[0] - box.errors([one], style)[0])
+    return Found(one, style, box.explained(one, style), clear)
