@@ -34,7 +34,7 @@ def read_examples(folder: Path = FOLDER) -> list[Example]:
         log.warning("examples.json cannot be read: %s", fault)
         return []
     examples = []
-    for entry in entries:
+    for entry in entries if isinstance(entries, list) else ():
         try:
             examples.append(_read(folder, entry))
         except (OSError, KeyError, TypeError) as fault:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_guidance_scale": 1.5}
+MOST = 0.6  # of a picture: an edit of more is one of the whole picture
 PREVIEW_EVERY = 0.4  # seconds between live previews: a decode of the prediction costs about as much as a step
 
 
@@ -232,7 +233,15 @@ class Service:
             Picture(image, seed, self._recipe(request, seed, image), mask, partial)
             for image, mask, seed in zip(output.images, masks, request.seeds, strict=True)
         )
-        return Outcome(pictures=pictures, stopped_at=follower.stopped_at)
+        return Outcome(pictures=pictures, stopped_at=follower.stopped_at, notes=self._notes(request, pictures))
+
+    def _notes(self, request: Request, pictures: tuple[Picture, ...]) -> tuple[str, ...]:
+        """A large picture that was redrawn as a whole has lost detail: that is said, not left to be found."""
+        if not isinstance(request, EditRequest) or max(request.source.size) <= self.side:
+            return ()
+        masks = [picture.change_mask for picture in pictures]
+        whole = not request.preserve_unchanged or any(mask is not None and _coverage(mask) > MOST for mask in masks)
+        return (say("note.detail", side=self.side),) if whole else ()
 
     def _reconstruct(self, request: ReconstructRequest, progress: Progress) -> Outcome:
         image = self._pipeline.reconstruct(request.source)
@@ -271,6 +280,11 @@ class _Follower:
         preview = pipeline.decode_preview(values["prediction"][:1])[0]
         self._shown = time.monotonic()
         return preview
+
+
+def _coverage(mask: Image.Image) -> float:
+    """The share of a mask that is not 0."""
+    return 1 - mask.histogram()[0] / (mask.width * mask.height)
 
 
 def check_checkpoint(checkpoint: str) -> None:

@@ -185,8 +185,7 @@ class Store:
             path.write_text(text, encoding="utf-8")
 
     def _put(self, home: Path, name: str, image: Image.Image) -> dict[str, Any]:
-        with _whole(home / name) as path:
-            image.save(path, "PNG", compress_level=3)
+        _write(image, home / name)
         return {"file": name, **self._view(home, name, image)}
 
     def _view(self, home: Path, name: str, image: Image.Image) -> dict[str, Any]:
@@ -195,8 +194,7 @@ class Store:
             small = image.copy()
             small.thumbnail((VIEW_SIDE, VIEW_SIDE), Image.Resampling.BOX)
             about["view"] = f"view_{name}"
-            with _whole(home / about["view"]) as path:
-                small.save(path, "PNG", compress_level=3)
+            _write(small, home / about["view"])
         return about
 
     def _put_result(self, home: Path, job_id: str, picture: Picture) -> dict[str, Any]:
@@ -216,11 +214,10 @@ class Store:
             "changed": None,
         }
         if picture.change_mask is not None:
-            mask = self._put(home, f"{stem}_mask.png", picture.change_mask)
-            about["mask"], about["overlay"] = mask["file"], f"view_{stem}_tint.png"
+            about["mask"], about["overlay"] = f"{stem}_mask.png", f"view_{stem}_tint.png"
+            _write(picture.change_mask, home / about["mask"])
+            _write(_tinted(picture.change_mask), home / about["overlay"])
             about["changed"] = float((np.asarray(picture.change_mask) > 0).mean())
-            with _whole(home / about["overlay"]) as path:
-                _tinted(picture.change_mask).save(path, "PNG")
         return about
 
     def _put_row(self, home: Path, row: Row) -> dict[str, Any]:
@@ -250,6 +247,12 @@ class _whole:
                 os.replace(self.temporary, self.path)
         finally:
             self.temporary.unlink(missing_ok=True)
+
+
+def _write(image: Image.Image, path: Path) -> None:
+    """A PNG, written whole. Fast rather than small: a person waits for it, and the folder has a cap."""
+    with _whole(path) as temporary:
+        image.save(temporary, "PNG", compress_level=1)
 
 
 def _bytes(home: Path) -> int:

@@ -95,6 +95,7 @@ ENGLISH = {
     "status.unchanged": "The edit changed nothing. Try other words, or lower “Stay close to the picture”.",
     "status.stopped": "Stopped at step {step} of {steps}.",
     "status.partial": "This is what it had so far.",
+    "note.detail": "Nearly all of the picture was drawn anew, with the detail of {side} × {side} pixels.",
     "job.never_started": "Stopped before it began.",
     "job.stopped_early": "Stopped before there was anything to show.",
     "job.interrupted": "The server was restarted before this was finished. Your settings are here: press the button "

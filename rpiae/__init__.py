@@ -15,6 +15,8 @@ _HOMES = {
     "AutoencoderRPiAE": "autoencoder",
     "RPiAETransformer2DModel": "transformer",
     "TextEncoder": "text",
+    "LightningDiT2DModel": "lightning_dit",
+    "ClassConditionalPipeline": "class_conditional",
 }
 __all__ = list(_HOMES)
 

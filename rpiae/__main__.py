@@ -4,7 +4,8 @@
     python -m rpiae generate "a cat to the left of a red car" -o out.png
     python -m rpiae reconstruct in.png -o out.png
     python -m rpiae compare in.png --tokenizers rpiae,sd-vae -o sheet.png
-    python -m rpiae info [checkpoint folder, or a PNG that was made here]
+    python -m rpiae convert official.pt out_dir
+    python -m rpiae info [checkpoint folder, an official .pt, or a PNG that was made here]
 
 A mistake is told in one sentence on stderr, with exit code 2, and leaves nothing half written. What a command
 needs is imported inside it, so that `--help` is quick.
@@ -223,17 +224,14 @@ def compare(
 def info(
     what: Annotated[
         str | None,
-        typer.Argument(help="A checkpoint folder, hf:org/name or a PNG. Default: the bundled checkpoint."),
+        typer.Argument(help="A checkpoint folder, hf:org/name, a .pt or a PNG. Default: the bundled checkpoint."),
     ] = None,
 ) -> None:
-    """Tell what a checkpoint consists of, or print the recipe of a PNG, as JSON."""
-    from . import recipe
+    """Tell what a checkpoint or an official file consists of, or print the recipe of a PNG, as JSON."""
+    from .facts import describe
 
-    if what is not None and Path(what).is_file():
-        found = recipe.read(what)
-        if found is None:
-            raise ValueError(f"'{Path(what).name}' holds no recipe.")
-        typer.echo(json.dumps(json.loads(found.to_json()), indent=2, ensure_ascii=False))
+    if what is not None and Path(what).exists() and (facts := describe(Path(what))) is not None:
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     pipe, about = _pipeline(what, "cpu", "float32")
     facts = {
@@ -246,6 +244,32 @@ def info(
         **about,
     }
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="The authors' .pt file: tokenizer or LightningDiT; or hf:qihoo360/RPiAE.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    transformer: Annotated[
+        str | None, typer.Option(help="A LightningDiT for this tokenizer: both become one pipeline folder.")
+    ] = None,
+    encoder_heads: Annotated[int, typer.Option(min=1, help="Attention heads of the tokenizer's encoder.")] = 12,
+    decoder_heads: Annotated[int, typer.Option(min=1, help="Attention heads of its pixel decoder.")] = 16,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads of the LightningDiT.")] = 16,
+    bridge: Annotated[bool, typer.Option(help="--no-bridge takes a stage-1 tokenizer.")] = True,
+    dtype: Dtype = "float32",
+) -> None:
+    """Turn the authors' weights into a folder of safetensors that from_pretrained reads."""
+    from . import conversion
+
+    if not folder.parent.is_dir():
+        raise ValueError(f"There is no folder '{folder.parent}'.")
+    kind = conversion.convert(
+        source, folder, transformer, encoder_heads, decoder_heads, heads, bridge, _place("cpu", dtype)[1]
+    )  # fmt: skip
+    typer.echo(f"{folder}: {kind}")
 
 
 def _pipeline(checkpoint: str | None, device: str | None, dtype: str) -> tuple["RPiAEPipeline", dict]:

@@ -51,6 +51,32 @@ class AutoencoderRPiAE(StrictLoading, ModelMixin, ConfigMixin):
             self.bridge = VariationalBridge(channels, **bridge_config)
         self.decoder = PixelDecoder(channels, **decoder_config)
 
+    @classmethod
+    def from_official(
+        cls,
+        path: str,
+        encoder_num_heads: int = 12,
+        decoder_num_heads: int = 16,
+        bridge: bool = True,
+        pivot_replica: bool = False,
+        torch_dtype: torch.dtype = torch.float32,
+    ) -> "AutoencoderRPiAE":
+        """The authors' .pt file, in any of its layouts; all sizes but the numbers of heads are read from it.
+
+        Args:
+            path: the file, a folder with the released rpiae_stage3_1_c64_ema.pt, or "hf:qihoo360/RPiAE".
+            encoder_num_heads, decoder_num_heads: attention heads (12 and 16 in the released model).
+            bridge: False takes a stage-1 checkpoint, which has none.
+            pivot_replica: with a stage-1 checkpoint, the frozen replica in place of the trained encoder.
+            torch_dtype: of the loaded weights.
+
+        Raises:
+            ValueError: what the file is instead, or which of its tensors are missing, unexpected or misshapen.
+        """
+        from .official import load_autoencoder
+
+        return load_autoencoder(path, encoder_num_heads, decoder_num_heads, bridge, pivot_replica, torch_dtype)
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one picture's latent."""
@@ -62,11 +88,6 @@ class AutoencoderRPiAE(StrictLoading, ModelMixin, ConfigMixin):
         """Picture (B, 3, H, W) in [0, 1] → feature map (B, F, h, w), before the bridge."""
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"a picture tensor must be (B, 3, H, W), this one is {tuple(x.shape)}")
-        if x.shape[-1] % self.encoder.downsampling or x.shape[-2] % self.encoder.downsampling:
-            raise ValueError(
-                f"height and width must be multiples of {self.encoder.downsampling}, "
-                f"this picture is {x.shape[-2]} x {x.shape[-1]}"
-            )
         return self.encoder(x)
 
     @apply_forward_hook

@@ -22,12 +22,20 @@ class Posterior:
     mean: Tensor
     logvar: Tensor
 
+    @classmethod
+    def from_moments(cls, moments: Tensor) -> "Posterior":
+        """Of (B, 2C, h, w): means, then log-variances, which are clamped to [-30, 20]."""
+        mean, logvar = moments.chunk(2, dim=1)
+        return cls(mean, logvar.clamp(-30, 20))
+
     def mode(self) -> Tensor:
         return self.mean
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        device = generator.device if generator is not None else self.mean.device
-        noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
+    def sample(self, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
+        """A draw; `noise` is standard normal of the mean's shape, instead of drawing it."""
+        if noise is None:
+            device = generator.device if generator is not None else self.mean.device
+            noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
         return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean.device)
 
     def kl(self) -> Tensor:
@@ -49,11 +57,10 @@ class BridgeEncoder(nn.Module):
         nn.init.zeros_(self.feed_forward[-1].weight)
         nn.init.zeros_(self.feed_forward[-1].bias)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor) -> Tensor:
         tokens = self.skip(tokens) + self.attention(self.norm1(tokens))
         tokens = tokens + self.feed_forward(self.norm2(tokens))
-        mean, logvar = self.moments(tokens).chunk(2, dim=-1)
-        return mean, logvar.clamp(-30, 20)
+        return self.moments(tokens)
 
 
 class BridgeDecoder(nn.Module):
@@ -104,8 +111,7 @@ class VariationalBridge(nn.Module):
 
     def encode(self, feature_map: Tensor) -> Posterior:
         grid = feature_map.shape[-2:]
-        mean, logvar = self.encoder(map_to_tokens(feature_map))
-        return Posterior(tokens_to_map(mean, grid), tokens_to_map(logvar, grid))
+        return Posterior.from_moments(tokens_to_map(self.encoder(map_to_tokens(feature_map)), grid))
 
     def decode(self, latent: Tensor) -> Tensor:
         return tokens_to_map(self.decoder(map_to_tokens(latent)), latent.shape[-2:])

@@ -62,6 +62,9 @@ class PixelDecoder(nn.Module):
         """(B, F, h, w) → (B, h*w, d): what the head reads."""
         tokens = self.input(map_to_tokens(feature_map))
         rope = None
+        if self.position_table is not None and tokens.shape[1] + 1 != self.position_table.shape[1]:
+            places, size = self.position_table.shape[1] - 1, tuple(feature_map.shape[-2:])
+            raise ValueError(f"this decoder's position table has {places} places, the map is {size[0]} x {size[1]}")
         if self.position_table is None:
             rope = rope_table(tuple(feature_map.shape[-2:]), self.head_width, device=tokens.device)
         else:

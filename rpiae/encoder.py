@@ -37,21 +37,39 @@ class RepresentationEncoder(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
 
-    def adaptive_weight_parameter(self) -> nn.Parameter:
-        """The parameter whose gradients balance the pivot loss: the last block's MLP output weight."""
+    def adaptive_weight_parameter(self, which: str = "mlp") -> nn.Parameter:
+        """The parameter of the last block whose gradients balance the pivot loss.
+
+        Args:
+            which: "mlp", the MLP's output weight, or "layer_scale", the second layer scale, which the authors' trainer
+                took by mistake (reference facts (c) 1).
+        """
+        parameters = self._last_block_parameters()
+        if which not in parameters:
+            raise ValueError(f"a {type(self).__name__} has no parameter {which!r}; use one of {', '.join(parameters)}")
+        return parameters[which]
+
+    def _last_block_parameters(self) -> dict[str, nn.Parameter]:
         raise NotImplementedError(type(self).__name__)
 
 
 class Dinov2Encoder(RepresentationEncoder):
     """DINOv2 with registers; class and register tokens are dropped, the final norm has no affine part.
 
-    Pictures are resized to `input_size` by bicubic interpolation without antialiasing, as the authors do.
+    Pictures of any size are resized to a square by bicubic interpolation without antialiasing, as the authors do.
+
+    Args:
+        input_size: side of the square that the network sees, in pixels.
+        output_grid: rows (= columns) of the feature map.
+        image_size: side of the pictures that the tokenizer is made for.
+        native_size: side that the position table is made for; positions are interpolated from it.
+        model_config: arguments of `Dinov2WithRegistersConfig`.
     """
 
-    def __init__(self, input_size: int, output_grid: int, image_size: int, **model_config):
+    def __init__(self, input_size: int, output_grid: int, image_size: int, native_size: int = 518, **model_config):
         super().__init__()
         self.input_size = input_size
-        config = Dinov2WithRegistersConfig(**model_config)
+        config = Dinov2WithRegistersConfig(image_size=native_size, **model_config)
         self.model = Dinov2WithRegistersModel(config)
         self.model.layernorm = nn.LayerNorm(
             config.hidden_size, eps=config.layer_norm_eps, elementwise_affine=False
@@ -62,13 +80,15 @@ class Dinov2Encoder(RepresentationEncoder):
         self.downsampling = image_size // output_grid
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[-1] != self.input_size:
-            images = F.interpolate(images, size=(self.input_size, self.input_size), mode="bicubic")
+        size = (self.input_size, self.input_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bicubic")
         tokens = self.model(self.normalise(images)).last_hidden_state
         return tokens_to_map(tokens[:, self.skipped_tokens :], self.grid)
 
-    def adaptive_weight_parameter(self) -> nn.Parameter:
-        return self.model.encoder.layer[-1].mlp.fc2.weight
+    def _last_block_parameters(self) -> dict[str, nn.Parameter]:
+        block = self.model.encoder.layer[-1]
+        return {"mlp": block.mlp.fc2.weight, "layer_scale": block.layer_scale2.lambda1}
 
 
 class CompactEncoder(RepresentationEncoder):
@@ -88,11 +108,16 @@ class CompactEncoder(RepresentationEncoder):
         self.downsampling = patch_size
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] % self.downsampling or images.shape[-2] % self.downsampling:
+            raise ValueError(
+                f"height and width must be multiples of {self.downsampling}, "
+                f"this picture is {images.shape[-2]} x {images.shape[-1]}"
+            )
         grid = (images.shape[-2] // self.downsampling, images.shape[-1] // self.downsampling)
         return tokens_to_map(self.model.forward_features(self.normalise(images)), grid)
 
-    def adaptive_weight_parameter(self) -> nn.Parameter:
-        return self.model.blocks[-1].mlp.fc2.weight
+    def _last_block_parameters(self) -> dict[str, nn.Parameter]:
+        return {"mlp": self.model.blocks[-1].mlp.fc2.weight}
 
 
 KINDS = {"dinov2": Dinov2Encoder, "vit": CompactEncoder}

@@ -60,3 +60,11 @@ def sampling_times(steps: int) -> Tensor:
     if steps < 1:
         raise ValueError(f"the number of steps must be at least 1, it is {steps}")
     return torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
+
+
+def official_times(points: int) -> Tensor:
+    """The authors' unshifted grid, from 1 to 0.001: `points` times are one update fewer, and none goes to 0 (reference
+    conventions, grid)."""
+    if points < 2:
+        raise ValueError(f"the authors' grid needs at least 2 points, not {points}")
+    return 1 - torch.linspace(0, 0.999, points, dtype=torch.float64)

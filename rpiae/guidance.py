@@ -5,10 +5,14 @@
 
 v00: no text, no source; v0i: no text (or the negative prompt), source; vci: text and source. A branch whose factor is
 zero is not computed.
+
+By class there is one scale s, from the weaker to the stronger prediction: weak + s (strong - weak), where weak is the
+same network without the label (classifier-free guidance) or a lesser network with it (autoguidance).
 """
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -47,3 +51,42 @@ def combine(velocities: Tensor, factors: tuple[float, ...]) -> Tensor:
     for part, factor in zip(parts[1:], factors[1:], strict=True):
         total = total + part * factor
     return total
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The scale of class guidance at every time.
+
+    Args:
+        scale: s where guidance is on; 1 is none.
+        interval: the times, both ends included, at which it is on.
+        reduced: the authors' `cfg_interval` in place of that: for low <= t < high of any of these pairs guidance is
+            reduced to `reduced_scale`, elsewhere it is on (reference facts, Conventions).
+        reduced_scale: inside those pairs; 1 and less mean none, as in the authors' code.
+    """
+
+    scale: float
+    interval: tuple[float, float] = (0.0, 1.0)
+    reduced: tuple[tuple[float, float], ...] | None = None
+    reduced_scale: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.scale <= 100:
+            raise ValueError(f"guidance_scale must be from 0 to 100, it is {self.scale}")
+        if not 0 <= self.reduced_scale <= 100:
+            raise ValueError(f"the reduced guidance scale must be from 0 to 100, it is {self.reduced_scale}")
+        for low, high in (self.interval, *(self.reduced or ())):
+            if not 0 <= low <= high <= 1:
+                raise ValueError(f"a guidance interval is (low, high) with 0 <= low <= high <= 1, not {(low, high)}")
+
+    def at(self, t: float | Tensor) -> float:
+        """The scale at time t. Compared in float32, the sampler's own precision: an end that is a step is met."""
+        t = torch.as_tensor(t, dtype=torch.float32)
+        if self.reduced is None:
+            low, high = torch.tensor(self.interval)
+            return self.scale if low <= t <= high else 1.0
+        low, high = torch.tensor(self.reduced).view(-1, 2).unbind(1)
+        inside = bool(((low <= t) & (t < high)).any())
+        if self.scale <= 1:  # the authors' code guides with scales above 1 only
+            return 1.0
+        return max(self.reduced_scale, 1.0) if inside else self.scale

@@ -5,6 +5,8 @@ missing safetensors file falls back to pickle, and a mistyped folder asks the hu
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,18 +25,26 @@ def resolve(source: str | Path) -> Path:
     """A local folder, or one fetched from the hub for "hf:org/name"; ValueError for anything else."""
     if str(source).startswith(HUB_PREFIX):
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         name = str(source)[len(HUB_PREFIX) :]
-        try:
+        with hub_errors(name):
             return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md", "*.txt"]))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"could not fetch {name!r} from the hub: {reason}") from error
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"there is no checkpoint folder {str(source)!r}; for a hub model write hf:org/name")
     return folder
+
+
+@contextmanager
+def hub_errors(name: str) -> Iterator[None]:
+    """Whatever keeps a thing from being fetched, as ValueError."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"could not fetch {name!r} from the hub: {reason}") from error
 
 
 def read_json(path: Path, what: str) -> dict:
@@ -59,20 +69,27 @@ def load_strictly(model: nn.Module, path: Path) -> None:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or cut off ({error}); fetch or make it again") from None
-    wanted = model.state_dict()
+    if faults := misfit(shapes(model.state_dict()), shapes(found)):
+        raise ValueError(f"{path} does not fit a {type(model).__name__}: {faults}")
+    model.load_state_dict(found, strict=True)
+
+
+def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def misfit(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
+    """Which tensors are missing, unexpected or of another shape, as one phrase; empty when they fit."""
     faults = {
-        "missing": [key for key in wanted if key not in found],
-        "unexpected": [key for key in found if key not in wanted],
+        "missing": [name for name in wanted if name not in found],
+        "unexpected": [name for name in found if name not in wanted],
         "of another shape": [
-            f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in wanted
-            if key in found and found[key].shape != wanted[key].shape
+            f"{name} {found[name]} instead of {wanted[name]}"
+            for name in wanted
+            if name in found and found[name] != wanted[name]
         ],
     }
-    if any(faults.values()):
-        parts = [f"{len(names)} {kind}: {_few(names)}" for kind, names in faults.items() if names]
-        raise ValueError(f"{path} does not fit a {type(model).__name__}: " + "; ".join(parts))
-    model.load_state_dict(found, strict=True)
+    return "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in faults.items() if names)
 
 
 def _few(names: list[str]) -> str:

@@ -20,6 +20,7 @@ from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
 from .images import Letterbox
 from .loading import cast, plain, read_json, resolve
+from .noise import draw_noise
 from .region import RegionSettings, allowed_area, change_mask, composite, snap
 from .text import TextEncoder, TextStates
 from .transformer import Context, RPiAETransformer2DModel
@@ -176,7 +177,7 @@ class RPiAEPipeline(DiffusionPipeline):
             settings["guidance_scale"], settings["image_guidance_scale"], bool(sources), bool(negative_prompt)
         )
         context = self._encode_context(prompts, negative_prompt or "", branches, source_latent)
-        x = self._noise(len(prompts), generator, latents)
+        x = draw_noise(len(prompts), self.vae.latent_shape, generator, latents).to(self.device)
         x = self._denoise(x, context, branches, settings["num_inference_steps"], callback_on_step_end)
         if output_type == "latent":
             result = RPiAEPipelineOutput(images=x, change_masks=[None] * len(prompts))
@@ -264,20 +265,6 @@ class RPiAEPipeline(DiffusionPipeline):
         sees = torch.tensor([branch.source for branch in branches], device=self.device)
         repeated = source.to(self.transformer.dtype).repeat(len(branches), 1, 1, 1)
         return self.transformer.encode_context(states, repeated, sees.repeat_interleave(count))
-
-    def _noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
-        shape = self.vae.latent_shape
-        if latents is not None:
-            if tuple(latents.shape) != (count, *shape):
-                raise ValueError(f"latents must be {(count, *shape)}, they are {tuple(latents.shape)}")
-            return latents.to(self.device, torch.float32)
-        if isinstance(generator, (list, tuple)):
-            if len(generator) != count:
-                raise ValueError(f"{len(generator)} generators for {count} pictures; give one, or one for each")
-            generators = list(generator)
-        else:
-            generators = [generator] * count
-        return torch.stack([torch.randn(shape, generator=one) for one in generators]).to(self.device)
 
     def _denoise(
         self, x: Tensor, context: Context, branches: tuple[guidance.Branch, ...], steps: int, callback

@@ -1,8 +1,44 @@
 """Fixtures that several rooms share."""
 
+import functools
+import json
 from pathlib import Path
 
 import pytest
+
+GOLDEN = Path(__file__).parent / "fixtures" / "golden"
+
+
+class Golden:
+    """Tensors that the authors' code computed, with the tolerances of their manifest (`tests/fixtures/golden`)."""
+
+    folder = GOLDEN
+    manifest = json.loads((GOLDEN / "manifest.json").read_text())
+    config = json.loads((GOLDEN / "config.json").read_text())
+    facts = json.loads((GOLDEN / "facts.json").read_text())
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    @functools.cache  # noqa: B019 (one instance a session)
+    def tensors(self, file: str) -> dict:
+        from safetensors.torch import load_file
+
+        return load_file(self.path(file))
+
+    def check(self, file: str, name: str, ours) -> None:
+        """Our tensor is the authors', within the entry's own tolerance."""
+        theirs, entry = self.tensors(file)[name], self.manifest["files"][file]["tensors"][name]
+        assert ours.shape == theirs.shape
+        if entry.get("tolerance_rel") is not None:
+            assert abs(float(ours / theirs) - 1) <= entry["tolerance_rel"]
+        else:
+            assert (ours.double() - theirs.double()).abs().max().item() <= entry["tolerance_abs"]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    return Golden()
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,8 @@ class AutoencoderStage(StageSettings):
     pivot: float = 0.0
     pivot_weighting: Literal["adaptive", "constant"] = "adaptive"
     pivot_constant_steps: int = 0
+    # Where those gradients are measured: the last block's MLP, or the layer scale that the authors' trainer took.
+    pivot_parameter: Literal["mlp", "layer_scale"] = "mlp"
     # The adaptive weight costs half a backward pass more: measure it every so many steps (the authors: 1).
     pivot_every: int = 1
     feature_mse: float = 0.0

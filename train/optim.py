@@ -1,5 +1,8 @@
 """Optimisers: Muon for the matrices inside transformer blocks, AdamW for everything else, one rate schedule."""
 
+import math
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -37,6 +40,29 @@ def rate(sample: int, samples: int, settings: OptimizerSettings) -> float:
         left = (samples - sample) / decay_samples
         return warm * (settings.final_lr + (1 - settings.final_lr) * max(0.0, left))
     return warm
+
+
+def official_rate(
+    step: int,
+    steps_per_epoch: int,
+    decay: tuple[float, float],
+    shape: Literal["cosine", "linear"],
+    warmup_epochs: float = 0.0,
+    peak: float = 2e-4,
+    final: float = 2e-5,
+) -> float:
+    """The authors' learning rate at a step: warm-up from zero, constant, decay between two epochs, constant.
+
+    Tokenizer stages: decay (1, 16), "cosine", one warm-up epoch. LightningDiT: decay (40, 800), "linear", no warm-up.
+    (Reference facts (a).)
+    """
+    warmup = warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    begin, end = (epoch * steps_per_epoch for epoch in decay)
+    done = min(max((step - begin) / (end - begin), 0.0), 1.0)
+    left = 1 - done if shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return final + (peak - final) * left
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:

@@ -1,4 +1,4 @@
-"""RPiAE, from any pipeline or tokenizer folder of this library."""
+"""RPiAE, from any pipeline or tokenizer folder of this library, or from the authors' tokenizer file."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..autoencoder import AutoencoderRPiAE
 from ..loading import CONFIG, HUB_PREFIX, read_json, resolve
+from ..official import is_official
 from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "checkpoints" / "stickers-256"
@@ -27,8 +28,11 @@ def find() -> Path | None:
 
 
 def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
-    """From a folder, "hf:org/name", "random" (of the bundled checkpoint's sizes) or, without a source, the
-    bundled checkpoint. Raises ValueError for what is missing, damaged or foreign."""
+    """From a folder, "hf:org/name", the authors' .pt, "random" (of the bundled checkpoint's sizes) or, without a
+    source, the bundled checkpoint. Raises ValueError for what is missing, damaged or foreign."""
+    if source not in (None, RANDOM) and is_official(source):
+        name = str(source) if str(source).startswith(HUB_PREFIX) else Path(source).name
+        return _tokenizer(AutoencoderRPiAE.from_official(source), name, "not stated")
     if source == RANDOM or source is None:
         folder = find()
         if folder is None:
@@ -43,6 +47,10 @@ def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
     else:
         model = AutoencoderRPiAE.from_pretrained(home)
         origin = str(source) if str(source).startswith(HUB_PREFIX) else folder.resolve().name
+    return _tokenizer(model, origin, _licence(folder))
+
+
+def _tokenizer(model: AutoencoderRPiAE, origin: str, licence: str) -> RPiAETokenizer:
     side = model.config.image_size
     info = TokenizerInfo(
         name="rpiae",
@@ -50,7 +58,7 @@ def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
         downsampling=side // model.latent_shape[1],
         parameters=count_parameters(model),
         source=origin,
-        licence=_licence(folder),
+        licence=licence,
         image_size=side,
     )
     return RPiAETokenizer(model, info)

@@ -46,6 +46,14 @@ def test_an_edit_keeps_size_and_untouched_pixels(service, picture):
     assert outcome.seconds > 0 and outcome.stopped_at is None
 
 
+def test_it_is_said_when_a_large_picture_was_redrawn_as_a_whole(service, picture):
+    large = picture.resize((400, 300))
+    [note] = service.run(EditRequest(large, "make it blue", seed=5, preserve_unchanged=False)).notes
+    assert "256 × 256" in note
+    assert service.run(EditRequest(large, "make it blue", seed=5)).notes == ()
+    assert service.run(EditRequest(picture, "make it blue", seed=5, preserve_unchanged=False)).notes == ()
+
+
 def test_a_mask_narrows_an_edit(service, picture):
     mask = Image.new("L", picture.size, 0)
     mask.paste(255, (0, 0, 128, 256))

@@ -62,7 +62,7 @@ def test_a_job_finishes_while_no_page_is_open(page, context, open_studio, upload
     assert "Done in" in again.locator("#edit-status").inner_text()
     assert again.locator("#edit-prompt textarea").input_value() == "make the car blue"
     again.locator("#edit-picture img").wait_for()
-    assert "256 × 256" in again.locator("#edit-note").inner_text()
+    again.locator("#edit-note", has_text="256 × 256").wait_for()
 
 
 def test_words_that_were_never_sent_survive_a_reload(page, open_studio):

@@ -118,7 +118,7 @@ def test_a_generated_picture_goes_on_to_the_edit_tab(page):
     page.keyboard.press("Control+Enter")
     page.get_by_role("button", name="Edit this picture").click()
     page.locator("#edit-picture img").wait_for()
-    assert "256 × 256" in page.locator("#edit-note").inner_text()
+    page.locator("#edit-note", has_text="256 × 256").wait_for()
     assert page.get_by_role("tab", name="Edit").get_attribute("aria-selected") == "true"
 
 

@@ -68,7 +68,6 @@ class Gains:
         boxes = rearrange(self.planes[_cells(size, centres)], "n i j c -> (i j c) n")
         return kept.features @ boxes - kept.constants[:, None]
 
-
     def most(self, size: str, centres: np.ndarray) -> np.ndarray:
         """What no gain can exceed, float32 (n,): all that the background leaves unexplained in the box."""
         return self.energy[_cells(size, centres)].sum((1, 2))

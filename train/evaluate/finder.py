@@ -51,6 +51,11 @@ class Sight:
         return max(votes, key=votes.get) if self.objects else None
 
 
+def sight_of(scene: Scene) -> Sight:
+    """What a perfect observer would see of an unfiltered scene."""
+    return Sight(scene.background, tuple(Found(one, scene.style, 1.0, 1.0) for one in scene.objects))
+
+
 def _half(size: str) -> int:
     return V.sizes[size] // 2 + V.border
 
@@ -72,56 +77,65 @@ def find(picture: np.ndarray) -> Sight:
     """What a uint8 (256, 256, 3) picture shows."""
     require_picture(picture)
     errors, _ = background_errors(picture)
-    scene = Scene(min(errors, key=errors.get), V.styles[0])
-    canvas = background(scene.background).copy()
-    coarse = Gains(picture, canvas)
-    best = {size: _best_gains(coarse, size) for size in V.sizes}
-    found: list[Found] = []
+    search = _Search(picture, min(errors, key=errors.get))
     # What explains its place well comes first, so that one large guess does not swallow two small truths.
     for least in EXPLAINED:
-        found += _search(picture, scene, canvas, best, least)
-        for one in found:
-            _cover(best, one.sticker.cx, one.sticker.cy, one.sticker.side)
-    return Sight(scene.background, tuple(found))
+        search.run(least)
+    return Sight(search.scene.background, tuple(search.found))
 
 
-def _search(
-    picture: np.ndarray, scene: Scene, canvas: np.ndarray, best: dict[str, np.ndarray], least: float
-) -> list[Found]:
-    """The stickers that explain at least so much of their place; each is drawn on the canvas."""
-    best = {size: values.copy() for size, values in best.items()}
-    found: list[Found] = []
-    for _ in range(MOST_TRIES):
-        size = max(best, key=lambda size: best[size].max())
-        place = int(best[size].argmax())
-        if best[size][place] < WORTH_A_LOOK:
-            break
-        cx, cy = _everywhere(size)[place].tolist()
-        one = _fitted(picture, scene, canvas, cx, cy)
-        if one is None or one.explained < least:
-            _cover(best, cx, cy, 0)
-            continue
-        found.append(one)
-        blend(canvas, one.sticker, one.style)
-        _cover(best, one.sticker.cx, one.sticker.cy, one.sticker.side)
-    return found
+class _Search:
+    """Stickers found so far on a background, and how much there is left to gain at each place of the grid."""
+
+    def __init__(self, picture: np.ndarray, name: str):
+        self.picture = picture
+        self.scene = Scene(name, V.styles[0])
+        self.canvas = background(name).copy()  # with what was found
+        self.found: list[Found] = []
+        self.best = {size: np.full(len(_everywhere(size)), -np.inf, np.float32) for size in V.sizes}
+        self._measure({size: np.ones(len(values), bool) for size, values in self.best.items()})
+
+    def _measure(self, where: dict[str, np.ndarray]) -> None:
+        """The largest gain of any look at these places; -inf where none could be worth a look."""
+        self.gains = Gains(self.picture, self.canvas)
+        for size, values in self.best.items():
+            centres = _everywhere(size)
+            values[where[size]] = -np.inf
+            places = where[size] & (self.gains.most(size, centres) > WORTH_A_LOOK)
+            if places.any():
+                values[places] = self.gains.at(size, centres[places]).max(0)
+
+    def run(self, least: float) -> None:
+        """Find the stickers that explain at least this share of their place."""
+        tried = {size: np.zeros(len(values), bool) for size, values in self.best.items()}
+        for _ in range(MOST_TRIES):
+            left = {size: np.where(tried[size], -np.inf, values) for size, values in self.best.items()}
+            size = max(left, key=lambda size: left[size].max())
+            place = int(left[size].argmax())
+            if left[size][place] < WORTH_A_LOOK:
+                return
+            cx, cy = _everywhere(size)[place].tolist()
+            one = _fitted(self.picture, self.scene, self.canvas, self.gains, cx, cy)
+            if one is None or one.explained < least:
+                for name, struck in tried.items():
+                    struck |= _near(name, cx, cy, CELL)
+            else:
+                self._accept(one)
+
+    def _accept(self, one: Found) -> None:
+        self.found.append(one)
+        blend(self.canvas, one.sticker, one.style)
+        x, y, side = one.sticker.cx, one.sticker.cy, one.sticker.side
+        halves = {size: (2 * _half(size) + side) // 2 for size in V.sizes}
+        self._measure({size: _near(size, x, y, halves[size] + CELL) for size in V.sizes})
+        for size, values in self.best.items():
+            overlap = OVERLAP * min(2 * _half(size), side)
+            values[_near(size, x, y, halves[size] - overlap)] = -np.inf
 
 
-def _best_gains(gains: Gains, size: str) -> np.ndarray:
-    """The largest gain of any look at each place of the grid; -inf where none could be worth a look."""
-    centres = _everywhere(size)
-    best = np.full(len(centres), -np.inf, np.float32)
-    open_places = gains.most(size, centres) > WORTH_A_LOOK
-    best[open_places] = gains.at(size, centres[open_places]).max(0)
-    return best
-
-
-def _cover(best: dict[str, np.ndarray], cx: int, cy: int, side: int) -> None:
-    """Strike out the places whose box would lie for a good part on this one; with side 0 the nearest places."""
-    for size, values in best.items():
-        own = 2 * _half(size)
-        near = (own + side) / 2 - OVERLAP * min(own, side) if side else CELL
-        values[np.abs(_everywhere(size) - (cx, cy)).max(1) < near] = -np.inf
+def _near(size: str, cx: int, cy: int, distance: float) -> np.ndarray:
+    """Which places of the grid lie nearer than that along both axes."""
+    return np.abs(_everywhere(size) - (cx, cy)).max(1) < distance
 
 
 def _finalists(gains: Gains, cx: int, cy: int) -> list[tuple[Sticker, str]]:
@@ -140,9 +154,9 @@ def _finalists(gains: Gains, cx: int, cy: int) -> list[tuple[Sticker, str]]:
     return [(look, style) for gain, look, style in ranked[:FINALISTS] if gain > LEAST_GAIN]
 
 
-def _fitted(picture: np.ndarray, scene: Scene, canvas: np.ndarray, cx: int, cy: int) -> Found | None:
+def _fitted(picture: np.ndarray, scene: Scene, canvas: np.ndarray, gains: Gains, cx: int, cy: int) -> Found | None:
     """The sticker that fits best near a place, over what was found before; None when nothing is there."""
-    finalists = _finalists(Gains(picture, canvas), cx, cy)
+    finalists = _finalists(gains, cx, cy)
     if not finalists:
         return None
     place = replace(finalists[0][0], size="large", cx=cx, cy=cy)

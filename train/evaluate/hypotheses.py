@@ -60,9 +60,7 @@ def background_errors(
     if free is not None:
         weight = reduce(free.astype(np.float32), "(h a) (w b) -> h w 1", "mean", a=4, b=4)
     # Capped, so that stickers do not decide.
-    errors = {
-        name: float((np.minimum(np.abs(made - seen), CAP) * weight).sum()) for name, made in drawn.items()
-    }
+    errors = {name: float((np.minimum(np.abs(made - seen), CAP) * weight).sum()) for name, made in drawn.items()}
     return errors, drawn
 
 

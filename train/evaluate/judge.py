@@ -54,8 +54,7 @@ def require_picture(picture: np.ndarray) -> None:
     """Raise ValueError unless the array is a picture as the judge takes it."""
     if picture.shape != (V.canvas, V.canvas, 3) or picture.dtype != np.uint8:
         raise ValueError(
-            f"the judge needs a uint8 picture of shape ({V.canvas}, {V.canvas}, 3), "
-            f"not {picture.dtype} {picture.shape}"
+            f"the judge needs a uint8 picture of shape ({V.canvas}, {V.canvas}, 3), not {picture.dtype} {picture.shape}"
         )
 
 
@@ -111,9 +110,7 @@ def _object(picture: np.ndarray, placed: Scene, index: int, expected: Sticker) -
     checks = {"there": Check(explained >= EXPLAINED, f"explains {explained:.2f}", explained)}
     here = [one] if one == expected else [one, expected]
     rival, error = _best_rival(window, here)
-    checks["noun"] = Check(
-        own <= error, f"{rival.color or ''} {rival.noun}".strip(), (error - own) / max(empty, 1)
-    )
+    checks["noun"] = Check(own <= error, f"{rival.color or ''} {rival.noun}".strip(), (error - own) / max(empty, 1))
     if looks := _looks(one, placed):
         own_coarse, empty_coarse, *errors = window.errors([one, None, *looks], coarse=True)
         best = int(np.argmin(errors))

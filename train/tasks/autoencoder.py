@@ -21,7 +21,7 @@ from rpiae.metrics import psnr, ssim
 from ..config import AutoencoderStage
 from ..data.pictures import PictureSettings, ScenePictures
 from ..linear_start import collect_pictures, start_bridge, start_decoder
-from ..losses import adaptive_weight
+from ..losses import bridge_losses, noisy_features, pivot_weight
 from ..perceptual import PerceptualDistance
 from .task import Task
 
@@ -76,10 +76,8 @@ class AutoencoderTask(Task):
         if vae.bridge is not None:
             posterior = vae.bridge.encode(features)
             latent_features = vae.bridge.decode(posterior.mode())
-            if stage.feature_mse:
-                losses["feature_mse"] = F.mse_loss(latent_features.float(), features.detach().float())
-            if stage.kl:
-                losses["kl"] = posterior.kl().float()
+            found = bridge_losses(latent_features, features, posterior)
+            losses |= {name: loss for name, loss in found.items() if getattr(stage, name)}
         reconstruction = vae.decoder(self._noisy(latent_features, batch["index"])).float()
         losses["l1"] = F.l1_loss(reconstruction, x)
         if stage.mse:
@@ -103,13 +101,14 @@ class AutoencoderTask(Task):
         belongs to the picture's number, whatever batch or process it is in."""
         if not self.stage.noise_tau or not self.training:
             return features
-        noise = []
+        uniform, noise = [], []
         for number in index.tolist():
             generator = torch.Generator().manual_seed(number)
-            strength = torch.rand((), generator=generator)
-            noise.append(strength * torch.randn(features.shape[1:], generator=generator))
-        scale = features.detach().float().square().mean().sqrt() * self.stage.noise_tau
-        return features + (scale * torch.stack(noise).to(features.device)).to(features.dtype)
+            uniform.append(torch.rand((), generator=generator))
+            noise.append(torch.randn(features.shape[1:], generator=generator))
+        tau = features.detach().float().square().mean().sqrt() * self.stage.noise_tau
+        uniform, noise = (torch.stack(drawn).to(features.device) for drawn in (uniform, noise))
+        return noisy_features(features, tau, uniform, noise)
 
     def _update_pivot_weight(self, reconstruction: Tensor, pivot: Tensor) -> None:
         """The authors' balance: pivot * |grad reconstruction| / |grad pivot| at one encoder parameter."""
@@ -117,10 +116,10 @@ class AutoencoderTask(Task):
             return
         stage, step = self.stage, int(self.steps)
         self.steps += 1
-        adaptive = stage.pivot_weighting == "adaptive" and step >= stage.pivot_constant_steps
-        if adaptive and step % stage.pivot_every == 0:
-            parameter = self.vae.encoder.adaptive_weight_parameter()
-            self.pivot_weight.copy_(stage.pivot * adaptive_weight(reconstruction, pivot, parameter))
+        if stage.pivot_weighting == "adaptive" and step % stage.pivot_every == 0:
+            parameter = self.vae.encoder.adaptive_weight_parameter(stage.pivot_parameter)
+            weight = pivot_weight(reconstruction, pivot, parameter, step, stage.pivot, stage.pivot_constant_steps)
+            self.pivot_weight.copy_(weight)
 
     def _held_out(self) -> tuple[Tensor, Tensor]:
         pictures = collect_pictures(self.held_out, VALIDATION_PICTURES).to(self.vae.device)
