@@ -46,6 +46,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "transformer->vae"
+    _optional_components = ["scheduler"]  # as an argument: it is saved all the same
 
     def __init__(
         self,

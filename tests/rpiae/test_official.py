@@ -129,12 +129,12 @@ def test_bridge_heads_follow_the_authors_rule(golden):
 @pytest.mark.parametrize(
     ("file", "model", "names", "settings"),
     [
-        ("official_tokenizer_keys.json", AutoencoderRPiAE, TOKENIZER_NAMES, lambda s: tokenizer_settings(s, 12, 16, True)),
-        ("official_dit_keys.json", LightningDiT2DModel, TRANSFORMER_NAMES, lambda s: transformer_settings(s, 16)),
+        ("tokenizer", AutoencoderRPiAE, TOKENIZER_NAMES, lambda sizes: tokenizer_settings(sizes, 12, 16, True)),
+        ("dit", LightningDiT2DModel, TRANSFORMER_NAMES, lambda sizes: transformer_settings(sizes, 16)),
     ],
 )
 def test_at_real_size_every_key_and_shape_is_the_authors(file, model, names, settings):
-    listed = json.loads((GOLDEN / file).read_text())
+    listed = json.loads((GOLDEN / f"official_{file}_keys.json").read_text())
     theirs = {name: tuple(entry["shape"]) for name, entry in listed["keys"].items()}
     with torch.device("meta"):
         ours = model(**settings(Sizes(theirs)))
@@ -278,7 +278,7 @@ def copied(name: str):
 
 
 WRONG = {
-    "stage 1": (copied(STAGE_1), "is a stage-1 tokenizer (encoder and pixel decoder, no bridge), wanted is a whole token"),
+    "stage 1": (copied(STAGE_1), "is a stage-1 tokenizer (encoder and pixel decoder, no bridge), wanted is a whole"),
     "dit": (copied(DIT), "is a LightningDiT, wanted is a whole tokenizer"),
     "decoder": (saved(decoder_alone), "is a pixel decoder alone, wanted is a whole tokenizer"),
     "other model": (saved({"layer1.weight": torch.zeros(3)}), "its first tensors are layer1.weight"),
@@ -347,7 +347,7 @@ KEYS = [
 def test_a_missing_misshapen_or_unexpected_tensor_is_named(key, tmp_path):
     weights = bare(TOKENIZER)
     tensor = weights[key]
-    smaller = tensor[:-1] if tensor.shape[0] > 1 else tensor[:, :-1]
+    smaller = tensor[:-1] if tensor.shape[0] > 1 else tensor[..., :-1]
     changes = {
         "missing": {name: one for name, one in weights.items() if name != key},
         "of another shape": weights | {key: smaller.clone()},

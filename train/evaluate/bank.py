@@ -43,10 +43,11 @@ def bank(size: str) -> Bank:
     pad = (cells * CELL - side) // 2
     planes = np.empty((len(looks), cells * cells, 4), np.float32)
     for index, (look, style) in enumerate(looks):
-        art = sprite(look, style).astype(np.float32) / 255
+        art = np.pad(sprite(look, style), [(pad, pad), (pad, pad), (0, 0)]).astype(np.float32) / 255
         art[..., :3] *= art[..., 3:]
-        art = np.pad(art, [(pad, pad), (pad, pad), (0, 0)])
-        planes[index] = reduce(art, "(h a) (w b) c -> (h w) c", "mean", a=CELL, b=CELL)
+        # Rows first: long contiguous sums are several times as fast as both at once.
+        rows = reduce(art, "(h a) w c -> h w c", "mean", a=CELL)
+        planes[index] = reduce(rows, "h (w b) c -> (h w) c", "mean", b=CELL)
     p, a = planes[..., :3], planes[..., 3:]
     features = rearrange(np.concatenate([p, a, p * a, a * a], axis=-1), "n k c -> n (k c)")
     return Bank(looks, cells, features, np.square(p).sum((1, 2)))

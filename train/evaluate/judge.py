@@ -6,6 +6,7 @@ noun's own colours and the colour word that names them.
 """
 
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -18,7 +19,7 @@ from .hypotheses import NEAR, Window, background_errors, every_look, pooled, siz
 
 V = VOCABULARY
 FAR = 8  # pixels by which a sticker may be off
-FINALISTS = 12
+FINALISTS, OWN_FINALISTS = 12, 4  # looks that are fitted with shifts: of other nouns, of the expected one
 EXPLAINED = 0.4  # share of the distance to the empty place that the expected sticker must take away
 ALIKE = 2.0  # mean grey levels below which two backgrounds or filters count as the same
 COLORLESS = frozenset({"bw", "sepia", "sketch"})  # filters under which colours cannot be read
@@ -68,7 +69,7 @@ def judge_scene(picture: np.ndarray, scene: Scene) -> Verdict:
     """Compare a uint8 (256, 256, 3) picture with a scene, every object at its place."""
     require_picture(picture)
     placed, error = _placed(picture, scene)
-    checks = {"background": _background(picture, scene), "filter": _filter(picture, scene)}
+    checks = {"background": _background(picture, placed), "filter": _filter(picture, placed)}
     if scene.objects:
         other = next(style for style in V.styles if style != scene.style)
         _, rival = _placed(picture, replace(scene, style=other))
@@ -103,24 +104,47 @@ def _placed(picture: np.ndarray, scene: Scene) -> tuple[Scene, float]:
 
 def _object(picture: np.ndarray, placed: Scene, index: int, expected: Sticker) -> dict[str, Check]:
     """The checks of one sticker of the shifted scene; `expected` is where it should be."""
-    one, rest = placed.objects[index], _without(placed, index)
+    rest = _without(placed, index)
     window = Window.around(picture, rest, expected)
-    own, empty = window.errors([one, None])
+    here = list(dict.fromkeys((placed.objects[index], expected)))
+    # The noun is judged in whatever colour suits it best, so that a wrong colour fails as a colour only.
+    (one, own), (rival, error) = _best_looks(window, here)
+    empty = max(float(window.errors([None])[0]), 1)
     explained = window.explained(one)
-    checks = {"there": Check(explained >= EXPLAINED, f"explains {explained:.2f}", explained)}
-    here = [one] if one == expected else [one, expected]
-    rival, error = _best_rival(window, here)
-    checks["noun"] = Check(own <= error, f"{rival.color or ''} {rival.noun}".strip(), (error - own) / max(empty, 1))
-    if looks := _looks(one, placed):
-        own_coarse, empty_coarse, *errors = window.errors([one, None, *looks], coarse=True)
-        best = int(np.argmin(errors))
-        margin = (errors[best] - own_coarse) / max(empty_coarse, 1)
-        checks["color"] = Check(margin >= 0, looks[best].color or "its own colors", margin)
+    checks = {
+        "there": Check(explained >= EXPLAINED, f"explains {explained:.2f}", explained),
+        "noun": Check(own <= error, f"{rival.color or ''} {rival.noun}".strip(), (error - own) / empty),
+    }
+    if V.nouns[one.noun].tintable and placed.filter not in COLORLESS:
+        checks["color"] = _color(window, one, expected, placed.style)
     if one.noun == SIGN:
-        checks["text"] = _best_is(one.text, word_fits(window, here), empty)
+        places = [replace(one, cx=place.cx, cy=place.cy) for place in here]
+        checks["text"] = _best_is(expected.text, word_fits(window, places), empty)
     large = Window.around(picture, rest, one, any_size=True)
     checks["size"] = _best_is(one.size, size_fits(large, one), empty)
     return checks
+
+
+def _best_looks(window: Window, here: list[Sticker]) -> tuple[tuple[Sticker, float], tuple[Sticker, float]]:
+    """The best of the expected noun's looks at one of the places, and the best of all other nouns', with errors."""
+    # Filters take time, so under one a look has the expected colour or its own.
+    colors = [None, *V.colors] if window.filter is None else [None, here[0].color]
+    looks = [look for one in here for look in every_look(one, colors)]
+    errors = window.errors(looks)
+    order = [looks[i] for i in np.argsort(errors)]
+    ours = [look for look in order if look.noun == here[0].noun][:OWN_FINALISTS]
+    others = [look for look in order if look.noun != here[0].noun][:FINALISTS]
+    first, second = ([window.fit(look, NEAR, 1) for look in some] for some in (ours, others))
+    return min(first, key=itemgetter(1)), min(second, key=itemgetter(1))
+
+
+def _color(window: Window, one: Sticker, expected: Sticker, style: str) -> Check:
+    """Whether the expected colour, or one that reads the same, fits better than all others."""
+    colors = [None, *V.colors]
+    errors = window.errors([replace(one, color=color) for color in colors], coarse=True)
+    alike = np.array([same_color(one.noun, style, color, expected.color) for color in colors])
+    margin = float(errors[~alike].min() - errors[alike].min()) / max(float(errors.max()), 1)
+    return Check(margin >= 0, colors[int(errors.argmin())] or "its own colors", margin)
 
 
 def _best_is(expected: str, fits: dict[str, tuple[Sticker, float]], empty: float) -> Check:
@@ -128,24 +152,6 @@ def _best_is(expected: str, fits: dict[str, tuple[Sticker, float]], empty: float
     best = min(fits, key=lambda name: fits[name][1])
     rival = min(error for name, (_, error) in fits.items() if name != expected)
     return Check(best == expected, best, (rival - fits[expected][1]) / max(empty, 1))
-
-
-def _best_rival(window: Window, here: list[Sticker]) -> tuple[Sticker, float]:
-    """The other noun that fits best at one of the places, in the colour that suits it, and its error."""
-    # Filters take time, so under one a rival has the expected colour or its own.
-    colors = [None, *V.colors] if window.filter is None else [None, here[0].color]
-    rivals = [look for one in here for look in every_look(one, colors) if look.noun != one.noun]
-    errors = window.errors(rivals)
-    fits = [window.fit(rivals[i], NEAR, 1) for i in np.argsort(errors)[:FINALISTS]]
-    return min(fits, key=lambda fit: fit[1])
-
-
-def _looks(one: Sticker, scene: Scene) -> list[Sticker]:
-    """The sticker in all colourings that read differently, if colours can be read."""
-    if not V.nouns[one.noun].tintable or scene.filter in COLORLESS:
-        return []
-    colors = [None, *V.colors]
-    return [replace(one, color=c) for c in colors if not same_color(one.noun, scene.style, c, one.color)]
 
 
 def _nearest(expected: str | None, errors: dict, drawn: dict[str | None, np.ndarray]) -> Check:

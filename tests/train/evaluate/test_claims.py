@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from train.data.scenes import Scene, Sticker, draw, sample_scene
-from train.evaluate.accuracy import SPOILS, degraded, false_claims
+from train.evaluate.accuracy import degraded, false_claims
 from train.evaluate.claims import Claims, Wanted, claims_of, compare, holds, in_region, judge_claims
 from train.evaluate.finder import sight_of
 
@@ -81,11 +81,11 @@ def test_everything_said_of_a_scene_is_true_of_it():
 def test_judge_accepts_true_and_rejects_false_pictures():
     rng = np.random.default_rng(51)
     accepted = 0
-    for index in range(10):
+    for index in range(4):
         scene = sample_scene(rng, unseen=True)
         picture = degraded(draw(scene), rng) if index % 2 else draw(scene)
         accepted += judge_claims(picture, claims_of(scene)).ok
-    assert accepted >= 9
-    for kind in [kind for kind in SPOILS if kind != "filter"]:
+    assert accepted == 4
+    for kind in ("noun", "color", "one missing", "relation", "text"):
         scene, wrong = false_claims(kind, rng)
         assert not judge_claims(draw(wrong), claims_of(scene)).ok, (kind, scene, wrong)

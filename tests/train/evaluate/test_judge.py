@@ -18,14 +18,14 @@ def scenes(count, filtered=0.3):
 
 
 def test_accepts_true_pictures():
-    for scene in scenes(12):
+    for scene in scenes(8):
         verdict = judge_scene(draw(scene), scene)
         assert verdict.ok, (scene, verdict.notes)
 
 
 def test_accepts_degraded_true_pictures():
     rng = np.random.default_rng(1)
-    refused = [scene for scene in scenes(20) if not judge_scene(degraded(draw(scene), rng), scene).ok]
+    refused = [scene for scene in scenes(10) if not judge_scene(degraded(draw(scene), rng), scene).ok]
     assert len(refused) <= 1, refused
 
 
