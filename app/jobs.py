@@ -223,7 +223,10 @@ class Jobs:
             with self._changed:
                 self._running = None
                 self._finish(job, record)
-            self.store.sweep(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
+            try:
+                self.store.sweep(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
+            except OSError as fault:  # somebody tidies the folder at the same time; the next job sweeps again
+                log.warning("the outputs could not be swept: %s", fault)
 
     def _next(self) -> _Job | None:
         with self._changed:

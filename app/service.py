@@ -49,7 +49,7 @@ class Service:
     @cached_property
     def comparison(self) -> Comparison:
         """What answers comparisons."""
-        return Comparison(self.checkpoint, self.side)
+        return Comparison(self.checkpoint, self.side, self.device or "cpu")
 
     @property
     def state(self) -> str:

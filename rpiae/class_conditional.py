@@ -76,6 +76,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if index.get("_class_name") != cls.__name__:
             raise ValueError(f"{folder} holds a {index.get('_class_name')}, wanted is a {cls.__name__}")
         scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json", "a checkpoint's scheduler")
+        if (found := scheduler_config.get("_class_name")) != FlowMatchEulerDiscreteScheduler.__name__:
+            raise ValueError(f"{folder / 'scheduler'} is a {found}, wanted is a FlowMatchEulerDiscreteScheduler")
         return cls(
             vae=AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
             transformer=LightningDiT2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),

@@ -112,16 +112,22 @@ class StrictLoading:
         """
         folder = resolve(source)
         folder = folder / subfolder if subfolder else folder
-        config = read_json(folder / CONFIG, f"a {cls.__name__}")
-        if config.get("_class_name") != cls.__name__:
-            raise ValueError(f"{folder} holds a {config.get('_class_name')}, wanted is a {cls.__name__}")
-        settings = {key: value for key, value in config.items() if not key.startswith("_")}
-        try:
-            model = cls(**settings)
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{folder / CONFIG} does not describe a {cls.__name__}: {error}") from error
+        model = build(cls, folder)
         load_strictly(model, folder / WEIGHTS)
         return cast(model, torch_dtype).eval()
+
+
+def build(model_class: type[nn.Module], folder: Path) -> nn.Module:
+    """A model as a folder's config.json describes it, without weights; ValueError when it describes no such model."""
+    name = model_class.__name__
+    config = read_json(folder / CONFIG, f"a {name}")
+    if config.get("_class_name") != name:
+        raise ValueError(f"{folder} holds a {config.get('_class_name')}, wanted is a {name}")
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    try:
+        return model_class(**settings)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a {name}: {error}") from error
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:

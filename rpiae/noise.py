@@ -29,4 +29,7 @@ def draw_noise(
         generators = list(generator)
     else:
         generators = [generator] * count
+    for one in generators:
+        if one is not None and one.device.type != "cpu":
+            raise ValueError(f"a generator must be on the CPU, where noise is drawn; this one is on {one.device}")
     return torch.stack([torch.randn(shape, generator=one) for one in generators])

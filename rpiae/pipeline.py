@@ -96,7 +96,8 @@ class RPiAEPipeline(DiffusionPipeline):
         if index.get("_class_name") != cls.__name__:
             raise ValueError(f"{folder} holds a {index.get('_class_name')}, wanted is a {cls.__name__}")
         scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json", "a checkpoint's scheduler")
-        read_json(folder / "text_encoder" / "config.json", "a checkpoint's text encoder")
+        if (found := scheduler_config.get("_class_name")) != FlowMatchEulerDiscreteScheduler.__name__:
+            raise ValueError(f"{folder / 'scheduler'} is a {found}, wanted is a FlowMatchEulerDiscreteScheduler")
         pipe = cls(
             vae=AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
             transformer=RPiAETransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),
@@ -120,6 +121,9 @@ class RPiAEPipeline(DiffusionPipeline):
                     f"tokenizer and transformer do not fit: the latent has {of_vae} {what}, "
                     f"the transformer wants {of_transformer}"
                 )
+        slots, tokens = self.transformer.config.text_slots, self.text_encoder.config.max_tokens
+        if slots != tokens:
+            raise ValueError(f"text encoder and transformer do not fit: {tokens} slots, the transformer wants {slots}")
         if self.text_encoder.width != self.transformer.config.text_width:
             raise ValueError(
                 f"text encoder and transformer do not fit: states of width {self.text_encoder.width}, "
@@ -177,7 +181,7 @@ class RPiAEPipeline(DiffusionPipeline):
             settings["guidance_scale"], settings["image_guidance_scale"], bool(sources), bool(negative_prompt)
         )
         context = self._encode_context(prompts, negative_prompt or "", branches, source_latent)
-        x = draw_noise(len(prompts), self.vae.latent_shape, generator, latents).to(self.device)
+        x = draw_noise(len(prompts), self.vae.latent_shape, generator, latents).to(self._execution_device)
         x = self._denoise(x, context, branches, settings["num_inference_steps"], callback_on_step_end)
         if output_type == "latent":
             result = RPiAEPipelineOutput(images=x, change_masks=[None] * len(prompts))
@@ -194,7 +198,7 @@ class RPiAEPipeline(DiffusionPipeline):
     def reconstruct(self, picture: Image.Image) -> Image.Image:
         """A picture through the tokenizer and back, at its own size."""
         square, letterbox = images.letterbox(images.load(picture), self.vae.config.image_size)
-        x = images.to_tensor(square).to(self.device, self.vae.dtype)
+        x = images.to_tensor(square).to(self._execution_device, self.vae.dtype)
         return letterbox.undo(images.to_pil(self.vae(x).float().clamp(0, 1))[0])
 
     def decode_preview(self, prediction: Tensor) -> list[Image.Image]:
@@ -209,6 +213,8 @@ class RPiAEPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
         pictures = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
+        if image is not None and not pictures:
+            raise ValueError("image is an empty list; leave it away to draw from text")
         count = max(len(prompts), len(pictures))
         if len(prompts) == 1:
             prompts = prompts * count
@@ -249,7 +255,7 @@ class RPiAEPipeline(DiffusionPipeline):
         return Source(picture, square, letterbox, painted)
 
     def _encode_sources(self, sources: list[Source]) -> Tensor:
-        pixels = images.to_tensor([source.square for source in sources]).to(self.device, self.vae.dtype)
+        pixels = images.to_tensor([source.square for source in sources]).to(self._execution_device, self.vae.dtype)
         return self.vae.normalise(self.vae.encode(pixels).latent_dist.mode())
 
     def _encode_context(
@@ -259,10 +265,10 @@ class RPiAEPipeline(DiffusionPipeline):
         count = len(prompts)
         texts = {"prompt": prompts, "negative": [negative] * count, "none": [""] * count}
         states: TextStates = self.text_encoder([text for branch in branches for text in texts[branch.text]])
-        states = states.to(self.device, self.transformer.dtype)
+        states = states.to(self._execution_device, self.transformer.dtype)
         if source is None:
             return self.transformer.encode_context(states)
-        sees = torch.tensor([branch.source for branch in branches], device=self.device)
+        sees = torch.tensor([branch.source for branch in branches], device=self._execution_device)
         repeated = source.to(self.transformer.dtype).repeat(len(branches), 1, 1, 1)
         return self.transformer.encode_context(states, repeated, sees.repeat_interleave(count))
 
@@ -271,7 +277,7 @@ class RPiAEPipeline(DiffusionPipeline):
     ) -> Tensor:
         """From noise to data, (n, C, h, w) float32, all guidance branches of a step in one batch."""
         scheduler = copy.deepcopy(self.scheduler)  # it has state: one per call
-        scheduler.set_timesteps(sigmas=flow.sampling_times(steps).tolist(), device=self.device)
+        scheduler.set_timesteps(sigmas=flow.sampling_times(steps).tolist(), device=self._execution_device)
         factors = tuple(branch.factor for branch in branches)
         with self.progress_bar(total=steps) as bar:
             for step, timestep in enumerate(scheduler.timesteps):
@@ -279,7 +285,7 @@ class RPiAEPipeline(DiffusionPipeline):
                 repeated = x.repeat(len(branches), 1, 1, 1)
                 times = t.expand(len(repeated))
                 dtype = self.transformer.dtype
-                velocity = self.transformer(repeated.to(dtype), times.to(dtype), context=context).sample
+                velocity = self.transformer(repeated.to(dtype), times, context=context).sample
                 velocity = guidance.combine(velocity.float(), factors)
                 if callback is not None:
                     prediction = flow.data_from_velocity(x, velocity, t.expand(len(x)))
@@ -297,7 +303,7 @@ class RPiAEPipeline(DiffusionPipeline):
     ) -> RPiAEPipelineOutput:
         """Decode and put the result over the input: where it changed, or everywhere where nothing is preserved."""
         letterboxes = [source.letterbox for source in sources]
-        allowed = torch.cat([self._allowed(source) for source in sources]).to(self.device)
+        allowed = torch.cat([self._allowed(source) for source in sources]).to(self._execution_device)
         if preserve:
             settings = RegionSettings.from_dict(plain(self.config.region))
             x = snap(source_latent.float(), x, settings, allowed)
@@ -307,9 +313,10 @@ class RPiAEPipeline(DiffusionPipeline):
             after = self._decode(x)
             masks = allowed.expand(len(sources), -1, -1, -1)
         if output_type == "pt":
-            squares = images.to_tensor([source.square for source in sources]).to(self.device)
+            squares = images.to_tensor([source.square for source in sources]).to(self._execution_device)
             pictures = torch.where(masks > 0, masks * after + (1 - masks) * squares, squares)
-            return RPiAEPipelineOutput(images=pictures, change_masks=[None] * len(sources))
+            shown = images.to_pil(masks) if preserve else [None] * len(sources)
+            return RPiAEPipelineOutput(images=pictures, change_masks=shown)
         finished = [
             composite(source.picture, edited, mask, source.letterbox, source.painted)
             for source, edited, mask in zip(sources, after, masks, strict=True)

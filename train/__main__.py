@@ -35,7 +35,7 @@ def _train(arguments: list[str]) -> None:
     parser.add_argument("settings", nargs="*", help="overrides, such as stages.edit.samples=1000")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state")
     parser.add_argument("--dry-run", action="store_true", help="print settings, parameters and cost, then stop")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     config = load_config(options.config, options.settings)
     set_up(config)
     from .stages import Stages  # after set_up: it imports the models
@@ -47,9 +47,9 @@ def _train(arguments: list[str]) -> None:
 
         print(describe(config, names))
         return
-    for name in names:
-        stages.run(name, resume=options.resume or options.stage == "all")
-    stages.publish()
+    trained = [stages.run(name, resume=options.resume or options.stage == "all") for name in names]
+    if any(trained) or not config.checkpoint.is_dir():
+        stages.publish()
 
 
 def _evaluate(arguments: list[str]) -> None:

@@ -81,7 +81,7 @@ class AutoencoderStage(StageSettings):
     pivot_every: int = 1
     feature_mse: float = 0.0
     kl: float = 0.0
-    # Standard deviation ~ U(0, tau) of the noise that the pixel decoder must live with, in units of the features' rms.
+    # Standard deviation ~ U(0, tau) of the noise on what bridge or decoder are given, in units of the features' rms.
     noise_tau: float = 0.0
 
 
@@ -129,7 +129,7 @@ class TrainingConfig(Settings):
     output: Path
     # ... and what is finished goes here, as the folder that `from_pretrained` and the app read.
     checkpoint: Path
-    # A finished checkpoint to start from instead of nothing.
+    # A checkpoint whose models the decoder, text and edit stages train further: a new leg.
     init: Path | None = None
     seed: int = 0
     threads: int | None = None
@@ -150,6 +150,7 @@ def load_config(name: str, overrides: list[str] | None = None) -> TrainingConfig
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     for override in overrides or []:
         _apply(settings, override)
+    settings.setdefault("checkpoint", str(Path(settings.get("output", ".")) / "checkpoint"))
     try:
         return TrainingConfig.model_validate(settings)
     except ValidationError as error:

@@ -74,7 +74,7 @@ def start_bridge(bridge: VariationalBridge, features: Tensor, pictures: Tensor, 
     pixels = patchify(pictures, patch).flatten(0, 1).double()
     f, p = tokens - tokens.mean(0), pixels - pixels.mean(0)
     wanted = torch.cat([f / f.square().mean().sqrt(), pixel_weight * p / p.square().mean().sqrt()], dim=1)
-    gram = f.T @ f + RIDGE * f.square().mean() * len(f) * torch.eye(f.shape[1], dtype=f.dtype)
+    gram = f.T @ f + RIDGE * f.square().mean() * len(f) * torch.eye(f.shape[1], dtype=f.dtype, device=f.device)
     to_wanted = torch.linalg.solve(gram, f.T @ wanted)
     directions = torch.linalg.eigh(to_wanted.T @ (f.T @ f) @ to_wanted)[1]
     code = to_wanted @ directions[:, -bridge.latent_channels :].flip(1)

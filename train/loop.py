@@ -1,4 +1,4 @@
-"""The training loop: any task, on Accelerate, from one CPU to many processes.
+"""The training loop: any task, on Accelerate, one process on a CPU or a GPU.
 
 Data, noise and weights depend on the seed and the sample number alone, so a run that was stopped and resumed repeats
 an uninterrupted one bit for bit on a CPU.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
@@ -44,32 +45,59 @@ class Loop:
 
     Args:
         task: the objective; `task.start()` is called for a fresh run only.
-        settings: the stage.
-        folder: state, log and sheets go here.
+        settings: the stage; written beside the states, and compared when a run is resumed.
+        folder: states, log and sheets go here.
+        seed: of data and noise, for that comparison.
+
+    Raises:
+        ValueError: several processes (not supported yet), or states of another run in the folder.
     """
 
-    def __init__(self, task: Task, settings: StageSettings, folder: Path):
-        self.task, self.settings, self.folder = task, settings, Path(folder)
+    def __init__(self, task: Task, settings: StageSettings, folder: Path, seed: int = 0):
+        self.task, self.settings, self.folder, self.seed = task, settings, Path(folder), seed
+        AcceleratorState._reset_state(reset_partial_state=True)  # stages of one process may differ in precision
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
+        if self.accelerator.num_processes > 1:
+            raise ValueError(
+                f"training runs on one process for now, not on {self.accelerator.num_processes}; start it without "
+                "accelerate launch"
+            )
         self.progress = Progress()
         self.steps = math.ceil(settings.samples / settings.batch_size)
         self.last_saved = time.monotonic()
 
     def run(self, resume: bool) -> Progress:
         self.folder.mkdir(parents=True, exist_ok=True)
-        latest = self._states()[-1] if resume and self._states() else None
+        latest = self._latest(resume)
         self.task.to(self.accelerator.device)
         if latest is None:
             self.task.start()
         self._prepare()
         if latest is not None:
             self.accelerator.load_state(str(latest))
+            self.ema.to(self.accelerator.device)  # Accelerate loads it to the CPU
             logger.info("resumed at step %d of %d", self.progress.step, self.steps)
         if self.settings.compile:
             self.task.compile()
         self._train()
         self.ema.copy_to(self._trainable())
         return self.progress
+
+    def _latest(self, resume: bool) -> Path | None:
+        """The state to go on from; ValueError when there is one that should not be lost, or that does not fit."""
+        file = self.folder / "settings.json"
+        ours = {"seed": self.seed} | self.settings.model_dump(mode="json")
+        states = self._states()
+        if states and not resume:
+            raise ValueError(f"{self.folder} holds an unfinished run: go on with --resume, or remove the folder")
+        if states and (theirs := json.loads(file.read_text(encoding="utf-8"))) != ours:
+            other = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+            raise ValueError(
+                f"{self.folder} holds a run with other settings ({', '.join(other)}); set them back, choose another "
+                "output=, or remove the folder"
+            )
+        file.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+        return states[-1] if states else None
 
     def _prepare(self) -> None:
         optimizers = build_optimizers(self.task, self.settings.optimizer)

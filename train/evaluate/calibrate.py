@@ -21,7 +21,7 @@ from ..data.pictures import to_chw
 from ..data.scenes import CATEGORIES, Edit, draw, sample_edit
 
 TAG = 60
-WHOLE_PICTURE = ("tone_transfer", "style_change", "background_change")
+WHOLE_PICTURE = ("background_change", "style_change", "tone_transfer")
 LOCAL = tuple(name for name in CATEGORIES if name not in WHOLE_PICTURE)
 KEPT = 0.97
 LATENT_THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8)

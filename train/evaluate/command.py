@@ -1,7 +1,7 @@
 """`python -m train evaluate NAME`: calibrate the pixel keeper, measure a checkpoint, write its tables.
 
-The tables go to <checkpoint>/evaluation.json and, between the markers, into the checkpoint's model card and (for the
-bundled checkpoint) the README.
+The tables go to <checkpoint>/tables.json and tables.md, into the checkpoint's model card and, for the bundled
+checkpoint, into the README between its markers.
 """
 
 import argparse
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rpiae import RPiAEPipeline
 
+from ..card import model_card
 from ..config import load_config
 from ..publish import read_legs
-from ..runtime import set_up
+from ..runtime import device, set_up
 from . import calibrate, report
-from .card import model_card
 
 logger = logging.getLogger(__name__)
 BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     config = load_config(options.config, options.settings)
     set_up(config)
     folder = options.checkpoint or config.checkpoint
-    pipe = RPiAEPipeline.from_pretrained(folder)
+    pipe = RPiAEPipeline.from_pretrained(folder).to(device())
     pipe.set_progress_bar_config(disable=True)
     if not options.no_calibration:
         best, _ = calibrate.calibrate(pipe, seed=options.seed)

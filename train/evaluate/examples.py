@@ -22,7 +22,7 @@ from rpiae.recipe import Recipe, describe_pipeline, pixels_sha256, save_png
 
 from ..config import load_config
 from ..data.scenes import Edit, draw, sample_edit
-from ..runtime import set_up
+from ..runtime import device, set_up
 from .judge import judge_scene
 
 TAG = 70
@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> None:
     config = load_config(options.config)
     set_up(config)
     folder = options.checkpoint or config.checkpoint
-    pipe = RPiAEPipeline.from_pretrained(folder)
+    pipe = RPiAEPipeline.from_pretrained(folder).to(device())
     pipe.set_progress_bar_config(disable=True)
     count = write(pipe, folder, options.folder, options.sheet)
     print(f"{count} examples in {options.folder}")

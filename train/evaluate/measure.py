@@ -16,6 +16,7 @@ from rpiae import RPiAEPipeline
 from rpiae.metrics import lpips, psnr, ssim
 
 from ..data.scenes import CATEGORIES, Edit, draw, sample_edit, sample_scene, unseen_pairs
+from .calibrate import WHOLE_PICTURE
 from .claims import judge_claims
 from .judge import Verdict, judge_scene
 from .paraphrases import paraphrases
@@ -24,7 +25,6 @@ from .prompts import SKILLS, Prompt, sample_prompts
 TAG = 0x6D656173757265  # "measure": apart from the seeds of training
 BATCH = 8
 EXAMPLES = 5  # failures kept per row, in words
-WHOLE_PICTURE = ("background_change", "style_change", "tone_transfer")
 
 
 def _batches(items: Sequence) -> list[Sequence]:

@@ -12,8 +12,8 @@ import numpy as np
 from rpiae import RPiAEPipeline
 
 from .accuracy import judge_accuracy
+from .calibrate import WHOLE_PICTURE
 from .measure import (
-    WHOLE_PICTURE,
     evaluate_editing,
     evaluate_paraphrases,
     evaluate_reconstruction,

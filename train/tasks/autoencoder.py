@@ -23,6 +23,7 @@ from ..data.pictures import PictureSettings, ScenePictures
 from ..linear_start import collect_pictures, start_bridge, start_decoder
 from ..losses import bridge_losses, noisy_features, pivot_weight
 from ..perceptual import PerceptualDistance
+from ..runtime import compile_methods
 from .task import Task
 
 TAG, HELD_OUT_TAG, LATENT_TAG = 20, 21, 22
@@ -63,22 +64,23 @@ class AutoencoderTask(Task):
             start_decoder(self.vae.decoder, features, pictures)
 
     def compile(self) -> None:
-        for part in (self.vae.encoder.model, self.vae.bridge, self.vae.decoder, self.perceptual):
-            if part is not None:
-                part.compile()
+        compile_methods(self.vae.encoder, "forward")
+        compile_methods(self.vae.decoder, "forward")
+        if self.vae.bridge is not None:
+            compile_methods(self.vae.bridge, "encode", "decode")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         stage, vae = self.stage, self.vae
         x = batch["image"].float() / 255
         features = vae.encode_features(x)
         losses: dict[str, Tensor] = {}
-        latent_features = features
+        given = self._noisy(features, batch["index"])
         if vae.bridge is not None:
-            posterior = vae.bridge.encode(features)
-            latent_features = vae.bridge.decode(posterior.mode())
-            found = bridge_losses(latent_features, features, posterior)
+            posterior = vae.bridge.encode(given)
+            given = vae.bridge.decode(posterior.mode())
+            found = bridge_losses(given, features, posterior)
             losses |= {name: loss for name, loss in found.items() if getattr(stage, name)}
-        reconstruction = vae.decoder(self._noisy(latent_features, batch["index"])).float()
+        reconstruction = vae.decoder(given).float()
         losses["l1"] = F.l1_loss(reconstruction, x)
         if stage.mse:
             losses["mse"] = F.mse_loss(reconstruction, x)
@@ -97,8 +99,8 @@ class AutoencoderTask(Task):
         return losses | {"loss": total}
 
     def _noisy(self, features: Tensor, index: Tensor) -> Tensor:
-        """Features with noise of a strength drawn per picture, which the pixel decoder learns to live with. The noise
-        belongs to the picture's number, whatever batch or process it is in."""
+        """Features with noise of a strength drawn per picture, which bridge and pixel decoder learn to live with. The
+        noise belongs to the picture's number, whatever batch or process it is in."""
         if not self.stage.noise_tau or not self.training:
             return features
         uniform, noise = [], []

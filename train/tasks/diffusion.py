@@ -10,16 +10,17 @@ import torch
 from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from rpiae import flow, images
 from rpiae.autoencoder import AutoencoderRPiAE
-from rpiae.layers import patchify, unpatchify
 from rpiae.pipeline import RPiAEPipeline, make_scheduler
 from rpiae.text import TextEncoder
 from rpiae.transformer import RPiAETransformer2DModel
 
 from ..config import DiffusionStage, TrainingConfig
 from ..data.pairs import ScenePairs
+from ..runtime import compile_methods
 from .task import Task
 
 TAG, HELD_OUT_TAG = 30, 31
@@ -59,11 +60,10 @@ class DiffusionTask(Task):
         return super().to(*args, **kwargs)
 
     def compile(self) -> None:
-        self.vae.encoder.model.compile()
-        self.vae.bridge.compile()
+        compile_methods(self.vae.encoder, "forward")
+        compile_methods(self.vae.bridge, "encode")
         for block in self.transformer.blocks:
-            block.context = torch.compile(block.context)
-            block.target = torch.compile(block.target)
+            compile_methods(block, "context", "target")
 
     @torch.no_grad()
     def encode(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, list[str]]:
@@ -82,7 +82,8 @@ class DiffusionTask(Task):
         drop = rearrange(batch["drop"], "b three -> (three b)")
         # An edit may lose its text or text and source, never the source alone; a caption may lose its text.
         has_source = editing & (drop >= stage.drop_both)
-        text = self.text_encoder(texts).dropped(drop < stage.drop_both + stage.drop_text)
+        lost = torch.where(editing, stage.drop_both + stage.drop_text, stage.drop_text)
+        text = self.text_encoder(texts).dropped(drop < lost)
         noise = rearrange(batch["noise"], "b three k c h w -> (three b k) c h w")
         uniform = rearrange(batch["uniform"], "b three k -> (three b k)")
         t = flow.logit_normal_time(uniform, stage.time_shift, stage.logit_mean, stage.logit_std)
@@ -90,19 +91,27 @@ class DiffusionTask(Task):
         x_t = flow.interpolate(repeated, noise, t)
         predicted = self.transformer(x_t, t, text=text, source=source, has_source=has_source).sample
         error = (predicted.float() - flow.velocity(repeated, noise)).square()
-        changed = self._changed(source, data, editing)
-        weight = 1 + (stage.changed_weight - 1) * changed.float()
-        per_sample = (error.unflatten(0, (len(data), -1)).mean(1) * weight).mean((1, 2, 3))
-        edits, captions = per_sample[: 2 * len(per_sample) // 3], per_sample[2 * len(per_sample) // 3 :]
-        return {"loss": per_sample.mean(), "edit": edits.mean(), "caption": captions.mean()}
+        error = error.unflatten(0, (len(data), -1)).mean((1, 2))  # over draws and channels: (samples, h, w)
+        changed = self._changed(batch["images"], len(data))
+        weighted = error * (1 + (stage.changed_weight - 1) * changed.float())
+        return {
+            "loss": weighted.mean(),
+            "edit": error[editing].mean(),
+            "changed": error[changed].mean(),
+            "caption": error[~editing].mean(),
+        }
 
-    def _changed(self, source: Tensor, data: Tensor, editing: Tensor) -> Tensor:
-        """Where an edit changes the latent, (3B, 1, h, w) bool, whole tokens at a time."""
+    def _changed(self, pictures: Tensor, samples: int) -> Tensor:
+        """Where an edit changes the picture, (samples, h, w) bool, whole tokens at a time; nowhere for captions.
+
+        Asked of the pixels: encoder and bridge attend to everything, so one changed patch moves every latent a little.
+        """
+        source, first, second = pictures.unbind(1)
+        differs = (torch.cat([first, second]) != source.repeat(2, 1, 1, 1)).any(1, keepdim=True).float()
+        tokens = F.adaptive_max_pool2d(differs, self.transformer.grid)
         size = self.transformer.config.patch_size
-        difference = (source - data).abs().amax(1, keepdim=True) > 1e-3
-        tokens = patchify(difference.float(), size).amax(-1, keepdim=True).expand(-1, -1, size * size)
-        grid = self.transformer.grid
-        return (unpatchify(tokens, grid, size) > 0) & editing.view(-1, 1, 1, 1)
+        cells = F.interpolate(tokens, scale_factor=size)[:, 0] > 0
+        return torch.cat([cells, cells.new_zeros(samples - len(cells), *cells.shape[1:])])
 
     def validate(self) -> dict[str, float]:
         batch = torch.utils.data.default_collate([self.held_out[i] for i in range(VALIDATION_ITEMS)])

@@ -19,6 +19,7 @@ from rpiae.text import TextEncoder
 from ..config import RepresentationStage, TrainingConfig
 from ..data.pictures import COLORS, IGNORE, PHRASES, PictureSettings, ScenePictures
 from ..linear_start import collect_pictures, least_squares, start_encoder
+from ..runtime import compile_methods
 from .task import Task
 
 TAG, HELD_OUT_TAG = 10, 11
@@ -65,7 +66,7 @@ class RepresentationTask(Task):
             least_squares(self.heads.pixels, tokens, patches)
 
     def compile(self) -> None:
-        self.encoder.model.compile()
+        compile_methods(self.encoder, "forward")
 
     def _tokens(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) in [0, 1] → token features (N, F) and normalised patches (N, p*p*3)."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from ..config import TrainingConfig
+from .config import TrainingConfig
 
 LICENCE = "cc-by-sa-4.0"
 
