@@ -2,8 +2,8 @@
 
     python -m train examples stickers-256
 
-Candidates are drawn until each wanted category has one that the judge accepts; what the judge never accepts is left
-out. So they show what the checkpoint can do, not how often: that is what the tables are for.
+Candidates are drawn until each wanted category has one that the judge accepts. So they show what the checkpoint can
+do, not how often: that is what the tables are for. Where too few are accepted, examples without a result fill up.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from .judge import judge_scene
 TAG = 70
 CATEGORIES = ("color_alter", "subject_add", "background_change", "subject_remove", "tone_transfer", "motion_change")
 SPARE = ("resize", "style_change", "subject_replace", "swap", "text_change")
-TRIES = 24
+COUNT, TRIES = 6, 12
 BATCH = 6
 SIDE, GAP, TEXT_HEIGHT = 176, 8, 44
 
@@ -42,8 +42,8 @@ class Example:
     mask: Image.Image
 
 
-def make(pipe: RPiAEPipeline, count: int = 6) -> list[Example]:
-    """Up to `count` examples, one per category, in the order of CATEGORIES and then SPARE."""
+def make(pipe: RPiAEPipeline, count: int = COUNT) -> list[Example]:
+    """Up to `count` accepted examples, one per category, in the order of CATEGORIES and then SPARE."""
     found = []
     for category in CATEGORIES + SPARE:
         if len(found) == count:
@@ -87,6 +87,11 @@ def write(pipe: RPiAEPipeline, checkpoint: Path, folder: Path, sheet: Path) -> i
         entries.append(
             {"image": f"{name}.png", "instruction": example.edit.instruction, "result": f"{name}-edited.png"}
         )
+    for category in [name for name in CATEGORIES if name not in {e.edit.category for e in found}]:
+        if len(entries) < COUNT:
+            edit = sample_edit(np.random.default_rng([TAG, CATEGORIES.index(category)]), category)
+            images.load(draw(edit.source)).save(folder / f"{category}.png", optimize=True)
+            entries.append({"image": f"{category}.png", "instruction": edit.instruction})
     (folder / "examples.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     if found:
         sheet.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from .judge import require_picture
 
 V = VOCABULARY
 FINALISTS = 24  # looks of the coarse search that are drawn
+SIGNS = 4  # of these, signs that are tried with every word
 EXPLAINED = (0.75, 0.5)  # first, then: share of the distance to the empty place that it must take away
 WORTH_A_LOOK, LEAST_GAIN = 0.05, 0.15  # of the coarse search: on its grid; at the best place near by
 MOST_TRIES = 3 * MOST_OBJECTS
@@ -125,12 +126,16 @@ class _Search:
     def _accept(self, one: Found) -> None:
         self.found.append(one)
         blend(self.canvas, one.sticker, one.style)
-        x, y, side = one.sticker.cx, one.sticker.cy, one.sticker.side
-        halves = {size: (2 * _half(size) + side) // 2 for size in V.sizes}
-        self._measure({size: _near(size, x, y, halves[size] + CELL) for size in V.sizes})
+        self._measure({size: self._by(one.sticker, size, -CELL) for size in V.sizes})
         for size, values in self.best.items():
-            overlap = OVERLAP * min(2 * _half(size), side)
-            values[_near(size, x, y, halves[size] - overlap)] = -np.inf
+            for old in self.found:
+                overlap = OVERLAP * min(2 * _half(size), old.sticker.side)
+                values[self._by(old.sticker, size, overlap)] = -np.inf
+
+    @staticmethod
+    def _by(one: Sticker, size: str, overlap: float) -> np.ndarray:
+        """Which places would have a box of that size overlap the sticker's by more than so many pixels."""
+        return _near(size, one.cx, one.cy, _half(size) + one.side / 2 - overlap)
 
 
 def _near(size: str, cx: int, cy: int, distance: float) -> np.ndarray:
@@ -162,12 +167,9 @@ def _fitted(picture: np.ndarray, scene: Scene, canvas: np.ndarray, gains: Gains,
     place = replace(finalists[0][0], size="large", cx=cx, cy=cy)
     window = Window.around(picture, scene, shifted(place, 0, 0), canvas=canvas)
     fits = [(*window.fit(look, NEAR, 2, style), style) for look, style in finalists]
-    signs = [fit for fit in fits if fit[0].noun == SIGN]
-    if signs:  # the coarse search knew three words only
-        sign, _, style = min(signs, key=itemgetter(1))
-        near = Window.around(picture, scene, sign, canvas=canvas)
-        word, _ = min(word_fits(near, [sign], style).values(), key=itemgetter(1))
-        fits.append((word, float(window.errors([word], style)[0]), style))
+    # The coarse search knew three words only, so a sign's colour and place are open until its word is known.
+    for sign, _, look in sorted((fit for fit in fits if fit[0].noun == SIGN), key=itemgetter(1))[:SIGNS]:
+        fits += [(*fit, look) for fit in word_fits(window, [sign], look).values()]
     one, _, style = min(fits, key=itemgetter(1))
     one, _ = window.fit(one, NEAR, 1, style)
     if V.nouns[one.noun].tintable:

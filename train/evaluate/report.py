@@ -11,6 +11,7 @@ import numpy as np
 
 from rpiae import RPiAEPipeline
 
+from ..data.scenes import warm_up
 from .accuracy import judge_accuracy
 from .calibrate import WHOLE_PICTURE
 from .measure import (
@@ -34,6 +35,8 @@ def run(pipe: RPiAEPipeline, out_dir: Path | str, *, n: int = 20, seed: int = 0)
     """
     if n < 1:
         raise ValueError(f"n is the number of cases per row, at least 1, not {n}")
+
+    warm_up()
 
     def through_tokenizer(picture: np.ndarray) -> np.ndarray:
         return to_uint8(round_trip(pipe, [picture]))[0]

@@ -1,0 +1,1 @@
+"""Measure checkpoints: judge pictures, write the tables, calibrate, probe."""
