@@ -59,7 +59,11 @@ def test_the_page_is_there_soon_and_nothing_leaves_the_machine(studio_checkpoint
     command += ["--port", str(port), "--outputs", str(tmp_path / "out")]
     start = time.monotonic()
     with (tmp_path / "stderr").open("w") as errors:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean_environment())
+        # A shell's background job ignores SIGINT and hands that down; the server is to be stopped by it.
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean_environment(),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
     try:
         said = server.stdout.readline()
         assert f"http://127.0.0.1:{port}" in said, (tmp_path / "stderr").read_text()

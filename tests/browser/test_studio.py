@@ -37,6 +37,9 @@ def test_an_edit_from_upload_to_download(page, studio, upload, picture):
     upload(page, "edit", source, "my car.png")
     assert "200 × 236" in page.locator("#edit-note").inner_text()
     page.locator("#edit-prompt textarea").fill("make the car blue")
+    # An untrained model changes nothing with some seeds.
+    page.locator("#edit-fresh input").uncheck()
+    page.locator("#edit-seed input").fill("11")
     page.locator("#edit-run").click()
     page.locator("#edit-view .divider").wait_for()
     said = page.locator("#edit-status [role=status]").inner_text()
