@@ -23,7 +23,7 @@ FORBIDDEN = {
     "a registry host": r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|anaconda\.(org|com)|npmjs\.org",
     "a package index option": r"--(extra-)?index-url|--find-links",
     "an absolute home path": r"(?<![\w.])(/home/[a-z_]\w*|/Users/\w+|/root)/|[A-Z]:\\+Users\\",
-    "a path of the machine it was written on": r"(?<![\w.])/work/(main|shared)|(?<![\w.])/tmp/(venv|brief)",
+    "the folder that this checkout lies in": rf"(?<![\w.]){re.escape(str(HOUSE))}(?![\w.])",
 }
 
 
@@ -195,8 +195,9 @@ def test_no_file_names_a_registry_or_a_home():
     [
         ("pip install -i https://pypi.org/simple", True),
         ("/home/someone/models", True),
-        ("see /root/x", True),
+        ("see /home/me/x", True),
         (r"C:\Users\me", True),
+        (f"see {HOUSE}/README.md", True),
         ("https://example.com/home/page/", False),
         ("assets/root/x and ./home/x", False),
     ],

@@ -3,7 +3,7 @@
     python -m train examples stickers-256
 
 Candidates are drawn until each wanted category has one that the judge accepts. So they show what the checkpoint can
-do, not how often: that is what the tables are for. Where too few are accepted, examples without a result fill up.
+do, not how often: that is what the tables are for.
 """
 
 import argparse
@@ -87,11 +87,6 @@ def write(pipe: RPiAEPipeline, checkpoint: Path, folder: Path, sheet: Path) -> i
         entries.append(
             {"image": f"{name}.png", "instruction": example.edit.instruction, "result": f"{name}-edited.png"}
         )
-    for category in [name for name in CATEGORIES if name not in {e.edit.category for e in found}]:
-        if len(entries) < COUNT:
-            edit = sample_edit(np.random.default_rng([TAG, CATEGORIES.index(category)]), category)
-            images.load(draw(edit.source)).save(folder / f"{category}.png", optimize=True)
-            entries.append({"image": f"{category}.png", "instruction": edit.instruction})
     (folder / "examples.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     if found:
         sheet.parent.mkdir(parents=True, exist_ok=True)
