@@ -33,6 +33,9 @@ XFORMERS = AttentionBackendName.XFORMERS
 # about 1e-2 there, and a kernel that reads memory in the wrong order is off by about 1.
 PROBE_TOLERANCE = 0.1
 
+# Queries times keys up to which `_products` holds all scores in memory (1025 x 1025 was the largest measured).
+PRODUCTS_SIZE = 2**21
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -71,9 +74,7 @@ def choose_backend(device: torch.device | str, dtype: torch.dtype, head_dim: int
     return _choose(torch.device(device), dtype, head_dim, wanted).backend.value
 
 
-def describe(
-    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 64
-) -> str:
+def describe(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 64) -> str:
     """One line for `info` and recipes: the backend, and why another one is not used if one was wanted."""
     wanted = _AttentionBackendRegistry.get_active_backend()[0]
     choice = _choose(torch.device(device), dtype, head_dim, wanted)
@@ -82,8 +83,29 @@ def describe(
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    if q.device.type == "cpu":
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+        if q.dtype == torch.bfloat16 and q.shape[1] * k.shape[1] <= PRODUCTS_SIZE:
+            return _products(q, k, v)
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return out.transpose(1, 2)
+
+
+def _products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention as two batched products, for bfloat16 on a CPU: oneDNN multiplies at several times the speed of SDPA's
+    CPU kernel (measured at 64 x 192 tokens: 1.7 times forward, 4 times backward; at 256 x 256: 2.5 times)."""
+    batch, _, heads, width = q.shape
+    q, k, v = (x.transpose(1, 2).reshape(batch * heads, -1, width) for x in (q, k, v))
+    return _weighted(q, k, v).view(batch, heads, -1, width).transpose(1, 2)
+
+
+@torch.compiler.disable  # inductor's own loops around the products are slower than PyTorch's softmax
+def _weighted(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    unused = q.new_empty(()).expand(len(q), q.shape[1], k.shape[1])
+    scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(torch.softmax(scores, dim=-1), v)
 
 
 @torch.compiler.assume_constant_result
@@ -95,9 +117,7 @@ def _backend_for(
 
 
 @functools.cache
-def _choose(
-    device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName
-) -> Choice:
+def _choose(device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName) -> Choice:
     if wanted == NATIVE:
         asked = "DIFFUSERS_ATTN_BACKEND" in os.environ
         if asked or device.type != "cuda":
@@ -113,9 +133,7 @@ def _choose(
     return Choice(NATIVE, reason)
 
 
-def _probe(
-    backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int
-) -> str | None:
+def _probe(backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Run the backend forward and backward on a small input; None, or what went wrong in one line.
 
     Kernels fail late and each in its own way (a missing operator, a GPU too new for the wheel, wrong
@@ -125,9 +143,7 @@ def _probe(
     shapes = [(2, 16, 2, head_dim), (2, 24, 2, head_dim), (2, 24, 2, head_dim)]
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-            inputs = [
-                torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for shape in shapes
-            ]
+            inputs = [torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for shape in shapes]
             out = dispatch_attention_fn(*inputs, backend=backend)
             expected = _sdpa(*inputs)
             found = [out, *torch.autograd.grad(out.float().sum(), inputs)]

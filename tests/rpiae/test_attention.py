@@ -46,6 +46,16 @@ def test_autocast_computes_in_bfloat16():
     torch.testing.assert_close(out.double(), by_definition(q, k, v), atol=0.03, rtol=0)
 
 
+def test_gradients_in_bfloat16_agree_with_the_definition():
+    inputs = [t.requires_grad_() for t in tokens()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attention(*inputs)
+    found = torch.autograd.grad(out.float().square().sum(), inputs)
+    expected = torch.autograd.grad(by_definition(*inputs).square().sum(), inputs)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=0.03, rtol=0.03)
+
+
 def test_a_cpu_uses_sdpa():
     assert choose_backend("cpu", torch.float32, 64) == "native"
     assert describe() == "SDPA"

@@ -1,7 +1,7 @@
-"""Training data for the diffusion transformer: a scene, two edits of it, and one caption.
+"""Training data for the diffusion transformer: a scene, two edits of it, and two captions.
 
-The three pictures of an item (source and two results) are encoded once and give three samples: two edits and one
-captioned picture. Item i is a pure function of (seed, i), its noise and times included, so that a resumed run and any
+The three pictures of an item (source and two results) are encoded once and give four samples: two edits and two
+captioned pictures. Item i is a pure function of (seed, i), its noise and times included, so that a resumed run and any
 number of processes see the same.
 """
 
@@ -13,13 +13,13 @@ from .pictures import to_chw
 from .scenes import Edit, caption, draw, sample_edit
 
 PICTURES = 3  # source, result of edit 1, result of edit 2
-SAMPLES = 3  # edit 1, edit 2, caption
+SAMPLES = 4  # edit 1, edit 2, caption of the source, caption of result 1
 
 
 class ScenePairs(Dataset):
-    """Items: "images" uint8 (3, 3, H, W): source, result 1, result 2; "texts": instruction 1, instruction 2, caption;
-    "captioned": 0 or 1, which picture the caption describes; "noise" (3, draws, *latent_shape) and "uniform"
-    (3, draws): for noise and times of each sample; "drop" (3,): uniform, for dropping text and source."""
+    """Items: "images" uint8 (3, 3, H, W): source, result 1, result 2; "texts": instruction 1, instruction 2, caption
+    of the source, caption of result 1; "noise" (4, draws, *latent_shape) and "uniform" (4, draws): for noise and times
+    of each sample; "drop" (4,): uniform, for dropping text and source."""
 
     def __init__(self, seed: int, tag: int, items: int, latent_shape: tuple[int, int, int], draws: int):
         self.key = (seed, tag)
@@ -38,15 +38,13 @@ class ScenePairs(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         first, second, rng = self.edits(index)
-        captioned = int(rng.random() < 0.3)
         scenes = (first.source, first.target, second.target)
         shape = (SAMPLES, self.draws)
         # Times of one sample's draws are spread evenly: one in each part of [0, 1).
         uniform = (np.arange(self.draws) + rng.random(shape)) / self.draws
         return {
             "images": torch.stack([to_chw(draw(scene)) for scene in scenes]),
-            "texts": [first.instruction, second.instruction, caption(scenes[captioned], rng)],
-            "captioned": captioned,
+            "texts": [first.instruction, second.instruction, *(caption(scene, rng) for scene in scenes[:2])],
             "noise": torch.from_numpy(rng.standard_normal((*shape, *self.latent_shape), dtype=np.float32)),
             "uniform": torch.from_numpy(uniform).float(),
             "drop": torch.from_numpy(rng.random(SAMPLES)).float(),

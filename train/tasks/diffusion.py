@@ -19,7 +19,7 @@ from rpiae.text import TextEncoder
 from rpiae.transformer import RPiAETransformer2DModel
 
 from ..config import DiffusionStage, TrainingConfig
-from ..data.pairs import ScenePairs
+from ..data.pairs import SAMPLES, ScenePairs
 from ..runtime import compile_methods
 from .task import Task
 
@@ -67,25 +67,26 @@ class DiffusionTask(Task):
 
     @torch.no_grad()
     def encode(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """A batch of B items → sources and data (3B, c, h, w), which rows have a source (3B,), and 3B texts."""
+        """A batch of B items → sources and data (4B, c, h, w), which rows have a source (4B,), and 4B texts."""
         pictures = rearrange(batch["images"], "b three c h w -> (three b) c h w").float() / 255
         source, first, second = self.vae.normalise(self.vae.encode(pictures).latent_dist.mode().float()).chunk(3)
-        captioned = torch.where(batch["captioned"].view(-1, 1, 1, 1) == 0, source, first)
-        sources = torch.cat([source, source, torch.zeros_like(source)])
-        editing = torch.arange(3, device=source.device).repeat_interleave(len(source)) < 2
+        nothing = torch.zeros_like(source)
+        sources = torch.cat([source, source, nothing, nothing])
+        data = torch.cat([first, second, source, first])
+        editing = torch.arange(SAMPLES, device=source.device).repeat_interleave(len(source)) < 2
         texts = [text for column in batch["texts"] for text in column]
-        return sources, torch.cat([first, second, captioned]), editing, texts
+        return sources, data, editing, texts
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         stage = self.stage
         source, data, editing, texts = self.encode(batch)
-        drop = rearrange(batch["drop"], "b three -> (three b)")
+        drop = rearrange(batch["drop"], "b samples -> (samples b)")
         # An edit may lose its text or text and source, never the source alone; a caption may lose its text.
         has_source = editing & (drop >= stage.drop_both)
         lost = torch.where(editing, stage.drop_both + stage.drop_text, stage.drop_text)
         text = self.text_encoder(texts).dropped(drop < lost)
-        noise = rearrange(batch["noise"], "b three k c h w -> (three b k) c h w")
-        uniform = rearrange(batch["uniform"], "b three k -> (three b k)")
+        noise = rearrange(batch["noise"], "b samples k c h w -> (samples b k) c h w")
+        uniform = rearrange(batch["uniform"], "b samples k -> (samples b k)")
         t = flow.logit_normal_time(uniform, stage.time_shift, stage.logit_mean, stage.logit_std)
         repeated = repeat(data, "b c h w -> (b k) c h w", k=noise.shape[0] // len(data))
         x_t = flow.interpolate(repeated, noise, t)
