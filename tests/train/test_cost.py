@@ -20,7 +20,7 @@ def test_stages_train_what_they_say():
     cost = {name: stage_cost(config, name) for name in config.stages}
     assert cost["pivot"].trainable + cost["representation"].total == cost["pivot"].total  # encoder, decoder, replica
     assert cost["bridge"].trainable < cost["decoder"].trainable < cost["bridge"].total
-    draws = 4 * config.stages["edit"].draws  # DESIGN: a draw with its own context is about 10 GFLOP; contexts are shared
+    draws = 4 * config.stages["edit"].draws  # one with a context of its own is about 10 GFLOP; here they share one
     assert 4e9 < cost["edit"].flops_per_sample / draws < 10e9
     weights = 2 * (cost["edit"].total) / 2**20
     assert weights <= 40, f"the bundled checkpoint would take {weights:.1f} MiB in float16"
