@@ -279,13 +279,16 @@ class RPiAEPipeline(DiffusionPipeline):
         scheduler = copy.deepcopy(self.scheduler)  # it has state: one per call
         scheduler.set_timesteps(sigmas=flow.sampling_times(steps).tolist(), device=self._execution_device)
         factors = tuple(branch.factor for branch in branches)
+        modulations = self.transformer.encode_time(scheduler.sigmas[:steps])
         with self.progress_bar(total=steps) as bar:
             for step, timestep in enumerate(scheduler.timesteps):
                 t = scheduler.sigmas[step]
                 repeated = x.repeat(len(branches), 1, 1, 1)
                 times = t.expand(len(repeated))
                 dtype = self.transformer.dtype
-                velocity = self.transformer(repeated.to(dtype), times, context=context).sample
+                velocity = self.transformer(
+                    repeated.to(dtype), times, context=context, time=modulations[step]
+                ).sample
                 velocity = guidance.combine(velocity.float(), factors)
                 if callback is not None:
                     prediction = flow.data_from_velocity(x, velocity, t.expand(len(x)))

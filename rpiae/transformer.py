@@ -5,7 +5,8 @@
 
 The context never sees t or the target, so its keys and values are the same at every step: `encode_context` computes
 them once per request and `forward(x_t, t, context=...)` reuses them exactly. Every context has the same length
-(padding, "no text" and "no source" are learned null tokens), so all guidance branches form one static batch.
+(padding, "no text" and "no source" are learned null tokens), so all guidance branches form one static batch. What the
+times of a schedule do to the layers does not depend on the pictures: `encode_time` computes it for all steps at once.
 
 Shape legend: see `rpiae.layers`; s is the number of text slots.
 """
@@ -49,6 +50,19 @@ class Context:
         )
 
 
+@dataclass(frozen=True)
+class TimeModulation:
+    """What T times do to the target: shift, scale and gate twice in every layer, (layers, T, 6, d), and shift and
+    scale of the output, (T, 2, d)."""
+
+    blocks: Tensor
+    output: Tensor
+
+    def __getitem__(self, step: int) -> "TimeModulation":
+        """That of one time, for every row of a batch."""
+        return TimeModulation(self.blocks[:, step : step + 1], self.output[step : step + 1])
+
+
 class Block(nn.Module):
     """Attention and SwiGLU, each with shift, scale and gate; the same weights serve context and target."""
 
@@ -85,8 +99,8 @@ class Block(nn.Module):
         return self.finish(x, attention(q, k, v), modulation), k, v
 
     def target(self, x: Tensor, modulation: Tensor, rope: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Target tokens (B, n, d) with the shared modulation (B, 6, d) and this layer's context."""
-        parts = (modulation + self.modulation_offset.to(modulation.dtype)).unsqueeze(2).unbind(1)
+        """Target tokens (B, n, d) with this layer's modulation (B or 1, 6, d) and context."""
+        parts = modulation.unsqueeze(2).unbind(1)
         q, k, v = self.project(x, parts, rope)
         attended = attention(q, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))
         return self.finish(x, attended, parts)
@@ -205,6 +219,16 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
             values.append(v)
         return Context(tuple(keys), tuple(values), patches)
 
+    @apply_forward_hook
+    def encode_time(self, timestep: Tensor) -> TimeModulation:
+        """Times (T,) in [0, 1] → what they do to every layer."""
+        features = self.time_features(timestep.flatten()).to(self.target_input.weight.dtype)
+        time = self.time_embedding(features)
+        shared = rearrange(self.modulation(time), "t (six d) -> t six d", six=6)
+        offsets = torch.stack([block.modulation_offset for block in self.blocks]).to(shared.dtype)
+        output = rearrange(self.output_modulation(time), "t (two d) -> t two d", two=2)
+        return TimeModulation(shared + offsets[:, None], output)
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -213,6 +237,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         text: TextStates | None = None,
         source: Tensor | None = None,
         has_source: Tensor | None = None,
+        time: TimeModulation | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Noisy latent and time → velocity.
@@ -224,6 +249,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
             timestep: t (B,) in [0, 1], t = 1 is noise.
             context: from `encode_context`; else it is computed here from `text` and `source`. When the batch is a
                 multiple of the context's, each context serves that many rows in a row.
+            time: from `encode_time(timestep)`, of one time for all rows or one for each; else it is computed here.
         """
         if context is None:
             if text is None:
@@ -235,12 +261,11 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         size = self.config.patch_size
         noisy, source_patches = patchify(hidden_states, size), context.source_patches.to(hidden_states.dtype)
         x = self.target_input(noisy) + self.source_to_target(source_patches)
-        features = self.time_features(timestep.flatten()).to(self.target_input.weight.dtype)
-        time = self.time_embedding(features)
-        modulation = rearrange(self.modulation(time), "b (six d) -> b six d", six=6)
-        for block, keys, values in zip(self.blocks, context.keys, context.values, strict=True):
+        time = time or self.encode_time(timestep)
+        layers = zip(self.blocks, time.blocks, context.keys, context.values, strict=True)
+        for block, modulation, keys, values in layers:
             x = block.target(x, modulation, self.target_rope, keys, values)
-        shift, scale = self.output_modulation(time)[:, None].chunk(2, dim=-1)
+        shift, scale = time.output.unsqueeze(2).unbind(1)
         # In float32: a data prediction is divided by t.
         x = self.output(self.output_norm(x) * (1 + scale) + shift).float()
         if self.config.prediction == "data":

@@ -45,6 +45,22 @@ def test_a_cached_context_gives_the_same_output_as_none(prediction):
 
 
 @torch.no_grad()
+def test_the_modulation_of_a_whole_schedule_is_that_of_its_steps():
+    model = busy()
+    x, _, text, source = inputs()
+    context = model.encode_context(text, source)
+    schedule = torch.tensor([0.9, 0.5, 0.2])
+    hoisted = model.encode_time(schedule)
+    for step, t in enumerate(schedule):
+        times = t.expand(len(x))
+        torch.testing.assert_close(
+            model(x, times, context=context, time=hoisted[step]).sample,
+            model(x, times, context=context).sample,
+            atol=1e-5, rtol=1e-5,
+        )  # fmt: skip
+
+
+@torch.no_grad()
 def test_one_context_serves_several_draws_in_a_row():
     model = busy()
     x, t, text, source = inputs(2)
