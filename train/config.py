@@ -83,6 +83,8 @@ class AutoencoderStage(StageSettings):
     kl: float = 0.0
     # Standard deviation ~ U(0, tau) of the noise on what bridge or decoder are given, in units of the features' rms.
     noise_tau: float = 0.0
+    # The same on the normalised latent before the bridge decodes it: a diffusion transformer's latents are not exact.
+    latent_noise_tau: float = 0.0
 
 
 class DiffusionStage(StageSettings):

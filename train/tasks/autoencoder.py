@@ -74,10 +74,12 @@ class AutoencoderTask(Task):
         x = batch["image"].float() / 255
         features = vae.encode_features(x)
         losses: dict[str, Tensor] = {}
-        given = self._noisy(features, batch["index"])
+        rms = features.detach().float().square().mean().sqrt()
+        given = self._noisy(features, stage.noise_tau * rms, batch["index"])
         if vae.bridge is not None:
             posterior = vae.bridge.encode(given)
-            given = vae.bridge.decode(posterior.mode())
+            latent = vae.normalise(posterior.mode())
+            given = vae.bridge.decode(vae.denormalise(self._noisy(latent, stage.latent_noise_tau, batch["index"])))
             found = bridge_losses(given, features, posterior)
             losses |= {name: loss for name, loss in found.items() if getattr(stage, name)}
         reconstruction = vae.decoder(given).float()
@@ -98,19 +100,18 @@ class AutoencoderTask(Task):
             total = total + losses["pivot_weight"] * losses["pivot"]
         return losses | {"loss": total}
 
-    def _noisy(self, features: Tensor, index: Tensor) -> Tensor:
-        """Features with noise of a strength drawn per picture, which bridge and pixel decoder learn to live with. The
+    def _noisy(self, values: Tensor, tau: float | Tensor, index: Tensor) -> Tensor:
+        """Features or latents with noise of a strength drawn per picture, which what follows learns to live with. The
         noise belongs to the picture's number, whatever batch or process it is in."""
-        if not self.stage.noise_tau or not self.training:
-            return features
+        if not tau or not self.training:
+            return values
         uniform, noise = [], []
         for number in index.tolist():
             generator = torch.Generator().manual_seed(number)
             uniform.append(torch.rand((), generator=generator))
-            noise.append(torch.randn(features.shape[1:], generator=generator))
-        tau = features.detach().float().square().mean().sqrt() * self.stage.noise_tau
-        uniform, noise = (torch.stack(drawn).to(features.device) for drawn in (uniform, noise))
-        return noisy_features(features, tau, uniform, noise)
+            noise.append(torch.randn(values.shape[1:], generator=generator))
+        uniform, noise = (torch.stack(drawn).to(values.device) for drawn in (uniform, noise))
+        return noisy_features(values, tau, uniform, noise)
 
     def _update_pivot_weight(self, reconstruction: Tensor, pivot: Tensor) -> None:
         """The authors' balance: pivot * |grad reconstruction| / |grad pivot| at one encoder parameter."""
