@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .pipeline import RPiAEPipeline
 
 CHUNK = "rpiae"
+WEIGHTS_AND_CONFIGS = (".safetensors", ".json", ".pt")
 PACKAGES = ("torch", "diffusers", "transformers", "timm", "xformers", "pillow")
 
 
@@ -38,16 +39,18 @@ class Recipe:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     kind: Literal["edit", "generate", "reconstruct"]
-    prompt: str | None = None
+    prompt: str | None = None  # by class: the class's name
+    class_label: int | None = None
     negative_prompt: str | None = None
     seed: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    guidance_interval: tuple[float, float] | None = None  # by class: the times at which guidance is on
     image_guidance_scale: float | None = None
     preserve_unchanged: bool | None = None
     width: int | None = None  # of the picture, in pixels
     height: int | None = None
-    checkpoint: str = ""  # a folder's name or "hf:org/name"
+    checkpoint: str = ""  # a folder's or file's name, or "hf:org/name"
     checkpoint_sha256: str = ""  # as `folder_sha256` has it
     device: str = ""
     dtype: str = ""
@@ -83,6 +86,7 @@ class Recipe:
     def _numbers(self) -> list[tuple[str, Any]]:
         size = f"{self.width}x{self.height}" if self.width and self.height else None
         return [
+            ("class", self.class_label),
             ("seed", self.seed),
             ("steps", self.num_inference_steps),
             ("guidance", self.guidance_scale),
@@ -144,10 +148,12 @@ def pixels_sha256(image: Image.Image) -> str:
 
 
 def folder_sha256(folder: str | os.PathLike) -> str:
-    """SHA-256 over a checkpoint folder's weights and configs, with their names; kept while no file
+    """SHA-256 over a checkpoint folder's weights and configs (or one file), with their names; kept while no file
     changes."""
     root = Path(folder)
-    files = sorted(path for path in root.rglob("*") if path.suffix in (".safetensors", ".json"))
+    files = sorted(path for path in root.rglob("*") if path.suffix in WEIGHTS_AND_CONFIGS)
+    if root.is_file():
+        root, files = root.parent, [root]
     stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _files_sha256(root, stamps)
 
@@ -155,8 +161,15 @@ def folder_sha256(folder: str | os.PathLike) -> str:
 def describe_pipeline(pipeline: "RPiAEPipeline", source: str | os.PathLike | None = None) -> dict[str, Any]:
     """The fields of a Recipe that say what ran where, see `circumstances`; `source` is what the pipeline came
     from."""
-    config = pipeline.transformer.config
-    return circumstances(source, pipeline.device, pipeline.dtype, config.hidden_size // config.num_heads)
+    config, dtype = pipeline.transformer.config, pipeline.transformer.dtype
+    about = circumstances(source, pipeline.device, dtype, config.hidden_size // config.num_heads)
+    if pipeline.vae.dtype != dtype:
+        about["dtype"] += f" (tokenizer {_name(pipeline.vae.dtype)})"
+    return about
+
+
+def _name(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def circumstances(
@@ -164,7 +177,7 @@ def circumstances(
 ) -> dict[str, Any]:
     """checkpoint, checkpoint_sha256, device, dtype, attention and versions, as a Recipe takes them.
 
-    `source` is a checkpoint's folder or "hf:org/name"; without it the first two are empty.
+    `source` is a checkpoint's folder or file, or "hf:org/name"; without it the first two are empty.
     """
     from . import attention
 
@@ -174,7 +187,7 @@ def circumstances(
         "checkpoint": str(source) if is_hub else folder.name if folder else "",
         "checkpoint_sha256": folder_sha256(folder) if folder else "",
         "device": str(device),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": _name(dtype),
         "attention": attention.describe(device, dtype, head_size),
         "versions": versions(),
     }
@@ -203,7 +216,8 @@ def _hub_folder(source: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source.removeprefix("hf:"), local_files_only=True))
+        name = "/".join(source.removeprefix("hf:").split("/")[:2])  # what follows is a file of it
+        return Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
 

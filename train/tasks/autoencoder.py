@@ -145,15 +145,16 @@ class AutoencoderTask(Task):
 
     @torch.no_grad()
     def _measure_latents(self) -> None:
-        """Constants that normalise the latent for the diffusion transformer, kept in the config.
+        """Constants that normalise the latent for the diffusion transformer, kept in the config: no mean, and one scale
+        for all channels, which brings the mean square to one.
 
-        Deviations are halved in the logarithm and brought to unit mean square: a latent keeps its order of importance,
-        but its first channel (how bright a patch is, 70 % of the variance) no longer drowns what stickers look like.
+        Channels are not whitened. A unit of latent moves the pixels by about the same whatever its channel, so the
+        spectrum is that of pictures, and sampling goes from coarse to fine. A white latent asks for everything at once:
+        stickers stayed mosaics (docs/training.md).
         """
         scenes = ScenePictures(self.seed, LATENT_TAG, LATENT_PICTURES, PictureSettings(filtered=0.2))
         pictures = collect_pictures(scenes, LATENT_PICTURES).to(self.vae.device)
         latents = self.vae.encode(pictures).latent_dist.mode()
         mean = latents.mean((0, 2, 3))
-        deviations = (latents - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3)).sqrt().clamp_min(1e-6)
-        scale = (deviations * deviations.mean()).rsqrt()
-        self.vae.register_to_config(latents_mean=mean.tolist(), latents_scale=scale.tolist())
+        scale = (latents - mean.view(1, -1, 1, 1)).square().mean().clamp_min(1e-12).rsqrt()
+        self.vae.register_to_config(latents_mean=mean.tolist(), latents_scale=[float(scale)] * len(mean))
