@@ -1,4 +1,4 @@
-"""Starts RPiAE Studio: `python app.py [--checkpoint DIR | hf:ORG/NAME] [--host H] [--port P] [--outputs DIR]`."""
+"""Starts RPiAE Studio: `python app.py [--checkpoint DIR | FILE | hf:ORG/NAME] [--host H] [--port P] ...`."""
 
 import argparse
 import os
@@ -6,26 +6,33 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+BUNDLED = ROOT / "assets" / "checkpoints" / "stickers-256"
 
 
 def main() -> int:
     """Opens the page first and loads the model behind it; 2 when the command line asks for what cannot be."""
     settings = _settings()
+    wants_no_hub = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     _stay_at_home(settings.checkpoint)
+    # On a server that others reach, they choose among what it offers: no folders of this machine, no downloads.
+    own = _is_own(settings.host)
 
     # Only now: gradio and huggingface_hub read their switches when they are imported.
+    from app.hub import Hub
     from app.jobs import Jobs
     from app.service import Service, check_checkpoint
+    from app.shelf import Shelf, offers
     from app.store import Store
 
     try:
         check_checkpoint(settings.checkpoint)
-        service = Service(settings.checkpoint)
+        service = Service(settings.checkpoint, allow_paths=own, dtype=settings.dtype)
         jobs = Jobs(service, Store(settings.outputs))
+        shelf = Shelf(jobs, offers(settings.checkpoint, str(BUNDLED)), Hub(allowed=own and not wants_no_hub))
 
         from app.studio import create_app, launch  # takes seconds; the mistakes above are told without it
 
-        demo = create_app(service, jobs)
+        demo = create_app(service, jobs, shelf=shelf)
         address = launch(demo, jobs, settings.host, settings.port)
     except ValueError as fault:
         print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
@@ -43,9 +50,9 @@ def _settings() -> argparse.Namespace:
     )
     parser.add_argument(
         "--checkpoint",
-        default=str(ROOT / "assets" / "checkpoints" / "stickers-256"),
-        metavar="DIR | hf:ORG/NAME",
-        help="what to load; only hf: asks the hub (default: the bundled checkpoint)",
+        default=str(BUNDLED),
+        metavar="DIR | FILE | hf:ORG/NAME",
+        help="what to load: a checkpoint, or the authors' files; only hf: asks the hub (default: the bundled one)",
     )
     parser.add_argument(
         "--host",
@@ -56,12 +63,23 @@ def _settings() -> argparse.Namespace:
         "--port", type=int, help="default: $GRADIO_SERVER_PORT, else the first free one from 7860 on"
     )
     parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32"),
+        default="auto",
+        help="auto: the transformer in bfloat16 where the device is faster with it (default)",
+    )
+    parser.add_argument(
         "--outputs",
         default=str(ROOT / "outputs"),
         metavar="DIR",
         help="where results are kept (default: outputs)",
     )
     return parser.parse_args()
+
+
+def _is_own(host: str) -> bool:
+    """Whether only this machine can reach the page."""
+    return (host.startswith("127.") or host in ("localhost", "::1")) and not os.environ.get("SPACE_ID")
 
 
 def _stay_at_home(checkpoint: str) -> None:

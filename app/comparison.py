@@ -23,11 +23,16 @@ OURS = "rpiae"
 
 
 class Comparison:
-    """Answers comparisons; "rpiae" is the tokenizer of `checkpoint`."""
+    """Answers comparisons. `ours` gives the loaded checkpoint's tokenizer, `side` its picture size, `device` where the
+    others run: what is loaded may change between two comparisons."""
 
-    def __init__(self, checkpoint: str, side: int, device: str = "cpu") -> None:
-        self.checkpoint, self.side, self.device = checkpoint, side, device
+    def __init__(self, ours: Callable[[], Tokenizer], side: Callable[[], int], device: Callable[[], str]) -> None:
+        self.ours, self.side, self.device = ours, side, device
         self._loaded: dict[str, Tokenizer] = {}
+
+    def forget(self) -> None:
+        """Drops the tokenizers that were loaded for comparisons."""
+        self._loaded.clear()
 
     @staticmethod
     def names() -> list[str]:
@@ -52,7 +57,7 @@ class Comparison:
             progress.report(index + 1, len(request.tokenizers), None)
         if not rows:
             raise Stopped
-        square, frame = images.letterbox(request.source, self.side)
+        square, frame = images.letterbox(request.source, self.side())
         stopped_at = len(rows) if len(rows) < len(request.tokenizers) else None
         return Outcome(rows=tuple(rows), reference=square.crop(frame.box), stopped_at=stopped_at)
 
@@ -68,9 +73,11 @@ class Comparison:
         """A tokenizer, loaded when first asked for; besides ours only the last one is kept in memory."""
         from rpiae.tokenizers import load
 
+        if name == OURS:
+            return self.ours()
         if name not in self._loaded:
-            self._loaded = {kept: loaded for kept, loaded in self._loaded.items() if kept == OURS}
-            self._loaded[name] = load(name, self.checkpoint if name == OURS else None).to(self.device)
+            self._loaded.clear()
+            self._loaded[name] = load(name).to(self.device())
         return self._loaded[name]
 
 

@@ -1,4 +1,4 @@
-"""The Generate tab: words in, pictures out."""
+"""The Generate tab: words in, pictures out; with a class-conditional checkpoint a class in place of the words."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from typing import Any
 
 import gradio as gr
 
-from app import widgets
-from app.request import GUIDANCE_MAX, PICTURES_MAX, GenerateRequest, new_seed
+from app import cards, settings, widgets
+from app.request import CLASS_STEPS, GUIDANCE_MAX, GenerateRequest, new_seed
+from app.restore import RecipeDrop
 from app.room import QUIET, Room, picture_path
-from app.service import Service
+from app.service import WHOLE_INTERVAL, Service
 from app.texts import PROMPTS, say
+
+STEPS_SHOWN = 100  # the slider's end for words
+FIRST_CLASS = 207  # of ImageNet: the golden retriever, with which papers begin
 
 
 class GenerateTab:
@@ -18,31 +22,36 @@ class GenerateTab:
 
     def __init__(self, room: Room, service: Service) -> None:
         self.room, self.service = room, service
-        defaults = service.defaults
+        defaults, by_class = service.defaults, service.can("class")
+        self.shown = gr.State("")  # the checkpoint that the form is made for
         with gr.Row(elem_classes="room", equal_height=False):
             with gr.Column(elem_classes="controls", scale=0, min_width=300):
+                self.notice = widgets.notice_box("generate-notice")
                 self.prompt = gr.Textbox(
                     label=say("prompt"),
                     placeholder=say("prompt.placeholder"),
                     lines=3,
                     max_lines=8,
+                    visible=not by_class,
                     elem_id="generate-prompt",
                 )
-                room.add_buttons()
-                self.count = gr.Slider(
-                    1,
-                    PICTURES_MAX,
-                    1,
-                    step=1,
-                    label=say("count"),
-                    info=say("count.help"),
-                    elem_id="generate-count",
+                self.label = gr.Dropdown(
+                    [],
+                    label=say("class_label"),
+                    info=say("class_label.help"),
+                    filterable=True,
+                    visible=by_class,
+                    elem_id="generate-class",
                 )
+                room.add_buttons()
+                self.count = widgets.count_slider("generate")
                 self.seed, self.fresh = widgets.seed_row("generate")
                 with gr.Accordion(say("more"), open=False, elem_id="generate-more"):
                     self.guidance = widgets.slider("guidance", 0, GUIDANCE_MAX / 2, 0.1, defaults)
-                    self.steps = widgets.slider("steps", 1, 100, 1, defaults)
+                    self.low, self.high = widgets.interval("generate-interval")
+                    self.steps = widgets.slider("steps", 1, STEPS_SHOWN, 1, defaults)
                     self.negative = gr.Textbox(label=say("negative_prompt"), info=say("negative_prompt.help"))
+                self.drop = RecipeDrop("generate", fold=True)
             with gr.Column(elem_classes="result", scale=1, min_width=320):
                 room.add_result()
                 self.ideas = gr.HTML(
@@ -54,7 +63,21 @@ class GenerateTab:
 
     @property
     def _settings(self) -> list[Any]:
-        return [self.prompt, self.negative, self.steps, self.guidance, self.count]
+        return [
+            self.prompt,
+            self.label,
+            self.negative,
+            self.steps,
+            self.guidance,
+            self.low,
+            self.high,
+            self.count,
+        ]
+
+    @property
+    def form(self) -> list[Any]:
+        """What differs from one checkpoint to another: the outputs of `switched`."""
+        return [self.shown, self.notice, self.room.run, self.room.view, self.ideas, *self._settings]
 
     def wire(self, demo: gr.Blocks, tabs: gr.Tabs, edit_picture: gr.Image) -> None:
         """Connects every control of the tab; `edit_picture` takes a picture that is to be edited."""
@@ -63,28 +86,135 @@ class GenerateTab:
         self.ideas.click(self._use_idea, None, self.prompt, **QUIET)
         room.view.click(self._edit_this, room.job, [edit_picture, tabs], **QUIET)
         room.keep_draft(self.prompt)
-        restored = demo.load(
-            self._restore, [room.last, room.draft], [room.job, self.seed, *self._settings], **QUIET
-        )
+        filled = [room.job, self.seed, self.fresh, self.drop.note, *self.form]
+        restored = demo.load(self._restore, [room.last, room.draft], filled, **QUIET)
         room.follow_after(restored.then)
 
-    @staticmethod
-    def _request(fresh: bool, seed: float | None, *settings: Any) -> GenerateRequest:
-        prompt, negative, steps, guidance, count = settings
-        return GenerateRequest(
-            prompt=prompt,
-            negative_prompt=negative,
-            seed=new_seed() if fresh else seed,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            count=count,
-        )
+    # the form and the loaded checkpoint
 
-    @staticmethod
-    def _check(fresh: bool, seed: float | None, prompt: str, *rest: Any) -> list[dict[str, Any]]:
+    def switched(self, shown: str, job: str) -> dict[Any, Any]:
+        """The form after another checkpoint was loaded, with its settings; nothing when it is the one shown."""
+        if shown == self.service.key:
+            return {self.shown: shown}
+        found = {part: gr.update(**change) for part, change in self._fitted().items()}
+        return found | self._idle(job) | {self.shown: self.service.key}
+
+    def _idle(self, job: str) -> dict[Any, Any]:
+        """What stands in the result's place while no job is on show there."""
+        words = "empty.generate.class" if self.service.can("class") else "empty.generate"
+        return {} if job else {self.room.view: widgets.empty(say(words))}
+
+    def _fitted(self) -> dict[Any, dict[str, Any]]:
+        """How each control must look for the loaded checkpoint."""
+        service = self.service
+        by_class, defaults = service.can("class"), service.defaults
+        able = by_class or service.can("text")
+        notice = "" if able else widgets.note(say("cannot.generate", can=say(f"can.{service.kind}")))
+        words = "class." if by_class else ""
+        low, high = CLASS_STEPS if by_class else (1, STEPS_SHOWN)
+        looks = {
+            self.notice: {"value": notice, "visible": not able},
+            self.room.run: {"interactive": able},
+            self.ideas: {"visible": able and not by_class},
+            self.prompt: {"visible": not by_class},
+            self.negative: {"visible": not by_class},
+            self.label: {"visible": by_class, "value": None},
+            self.low: {"visible": by_class, "value": WHOLE_INTERVAL[0]},
+            self.high: {"visible": by_class, "value": WHOLE_INTERVAL[1]},
+            self.guidance: {
+                "label": say(f"{words}guidance"),
+                "info": say(f"{words}guidance.help"),
+                "value": defaults["guidance_scale"],
+            },
+            self.steps: {
+                "info": say(f"{words}steps.help"),
+                "minimum": low,
+                "maximum": high,
+                "value": defaults["num_inference_steps"],
+            },
+        }
+        if by_class:
+            choices = service.class_choices()
+            first = FIRST_CLASS if len(choices) > FIRST_CLASS else 0
+            looks[self.label] |= {"choices": choices, "value": first}
+        return looks
+
+    def _restore(self, last: str, draft: str, request: gr.Request) -> dict[Any, Any]:
+        """After a reload: the form fits the checkpoint, the last job is on show again, with its settings; a link's
+        settings go before them."""
+        looks = self._fitted()
+        snapshot = self.room.jobs.snapshot(last) if last else None
+        asked = snapshot.record.request if snapshot else {}
+        values = self._asked(asked)
+        if draft and not self.service.can("class"):
+            values[self.prompt] = draft
+        for part, value in values.items():
+            if value is not None:
+                looks.setdefault(part, {})["value"] = value
+        found = {part: gr.update(**change) for part, change in looks.items()}
+        seed = asked.get("seed", new_seed())
+        found |= {self.shown: self.service.key, self.room.job: last if snapshot else "", self.seed: seed}
+        found |= self._idle(found[self.room.job])
+        link = settings.from_query(request.query_params, "generate")
+        if link is None:
+            return found
+        for part, update in self.fill(link.values).items():
+            found[part] = {**found.get(part, {}), **update} if isinstance(update, dict) else update
+        return found | {self.drop.note: cards.restored([say("restore.link"), *link.notes])}
+
+    def fill(self, values: dict[str, Any]) -> dict[Any, Any]:
+        """Puts settings into the form, by a `GenerateRequest`'s names; the seed is then used again. {} when the loaded
+        checkpoint has no form for them."""
+        names = ("prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "count")
+        asked = self._asked(dict.fromkeys(names) | values)
+        if not asked:
+            return {}
+        seed = {self.seed: values["seed"], self.fresh: False} if "seed" in values else {}
+        return {part: gr.update(value=value) for part, value in asked.items() if value is not None} | seed
+
+    def _asked(self, asked: dict[str, Any]) -> dict[Any, Any]:
+        """The settings of an earlier job that this form has; None where they were left to the checkpoint."""
+        by_class = asked.get("class_label") is not None
+        if not asked or by_class != self.service.can("class"):
+            return {}
+        low, high = asked.get("guidance_interval") or WHOLE_INTERVAL
+        of_class = {self.label: asked.get("class_label"), self.low: low, self.high: high}
+        of_words = {self.prompt: asked["prompt"], self.negative: asked["negative_prompt"]}
+        return (of_class if by_class else of_words) | {
+            self.steps: asked["num_inference_steps"],
+            self.guidance: asked["guidance_scale"],
+            self.count: asked["count"],
+        }
+
+    # a job
+
+    def _request(self, fresh: bool, seed: float | None, *asked: Any) -> GenerateRequest:
+        prompt, label, negative, steps, guidance, low, high, count = asked
+        shared = {
+            "seed": new_seed() if fresh else seed,
+            "num_inference_steps": steps,
+            "guidance_scale": guidance,
+            "count": count,
+        }
+        if not self.service.can("class"):
+            request = GenerateRequest(prompt=prompt, negative_prompt=negative, **shared)
+        elif label is None:
+            raise ValueError(say("error.no_class"))
+        else:
+            name = self.service.class_name(label)
+            request = GenerateRequest(prompt=name, class_label=label, guidance_interval=(low, high), **shared)
+        self.service.check(request)
+        return request
+
+    def _check(self, fresh: bool, seed: float | None, prompt: str, label: Any, *rest: Any) -> list[dict[str, Any]]:
+        """Red words under the field that is missing. A page that still has the form of another checkpoint shows the
+        other field: there `_request` says it."""
         fine = gr.validate(True, "")
-        words = gr.validate(bool(prompt and prompt.strip()), say("error.no_prompt"))
-        return [fine, fine, words, *[fine] * len(rest)]
+        by_class = self.service.can("class")
+        written = by_class or label is not None or bool(prompt and prompt.strip())
+        words = gr.validate(written, say("error.no_prompt"))
+        chosen = gr.validate(not by_class or label is not None, say("error.no_class"))
+        return [fine, fine, words, chosen, *[fine] * len(rest)]
 
     @staticmethod
     def _use_idea(event: gr.EventData) -> Any:
@@ -93,18 +223,3 @@ class GenerateTab:
     def _edit_this(self, job_id: str, event: gr.EventData) -> tuple[Any, Any]:
         path = picture_path(self.room.jobs, job_id, event.index)
         return (path, gr.Tabs(selected="edit")) if path else (gr.skip(), gr.skip())
-
-    def _restore(self, last: str, draft: str) -> tuple[Any, ...]:
-        snapshot = self.room.jobs.snapshot(last) if last else None
-        if snapshot is None:
-            return "", new_seed(), draft or gr.skip(), *[gr.skip()] * (len(self._settings) - 1)
-        asked, defaults = snapshot.record.request, self.service.defaults
-        return (
-            last,
-            asked["seed"],
-            draft or asked["prompt"],
-            asked["negative_prompt"],
-            asked["num_inference_steps"] or defaults["num_inference_steps"],
-            defaults["guidance_scale"] if asked["guidance_scale"] is None else asked["guidance_scale"],
-            asked["count"],
-        )

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
@@ -27,6 +27,7 @@ from app.texts import say
 log = logging.getLogger(__name__)
 
 PREVIEW_SIDE = 256
+RECENT = 600.0  # seconds for which a job that has ended stays in its owner's list
 REMEMBERED = 500  # finished jobs kept in memory; older ones are read from disk when somebody asks
 
 
@@ -65,6 +66,14 @@ class _Job:
     preview: str = ""
 
 
+@dataclass(frozen=True)
+class _Errand:
+    """Work between jobs: it may begin when none of the jobs `after` waits any more. It handles its own faults."""
+
+    work: Callable[[], None]
+    after: frozenset[str]
+
+
 class Jobs:
     """The queue and its worker. `service` is used by the worker thread alone."""
 
@@ -75,6 +84,7 @@ class Jobs:
         self.limit_per_owner = limit_per_owner
         self._jobs: dict[str, _Job] = {}
         self._waiting: deque[str] = deque()
+        self._errands: deque[_Errand] = deque()
         self._running: str | None = None
         self._closed = False
         self._usual: dict[str, float] = {}  # seconds that the last job of a kind took
@@ -94,7 +104,7 @@ class Jobs:
             record = Record(id=job_id, owner=owner, request=request.to_json(), created=time.time())
             self._jobs[job_id] = _Job(record, request)  # holds the place while the picture is written
         try:
-            record = self.store.begin(record, getattr(request, "source", None))
+            record = self.store.begin(record, getattr(request, "source", None), getattr(request, "mask", None))
         except OSError as fault:
             with self._changed:
                 del self._jobs[job_id]
@@ -104,6 +114,16 @@ class Jobs:
             self._waiting.append(job_id)
             self._touch(self._jobs[job_id])
         return job_id
+
+    def errand(self, work: Callable[[], None]) -> int:
+        """Has the worker do something between two jobs: after all that are waiting now, before any that comes later.
+        Returns how many jobs come first. `work` handles its own faults."""
+        with self._changed:
+            if self._closed:
+                raise QueueFull(say("error.closing"))
+            self._errands.append(_Errand(work, frozenset(self._waiting)))
+            self._changed.notify_all()
+            return len(self._waiting) + (self._running is not None)
 
     def stop(self, job_id: str) -> bool:
         """Asks a job to stop; a waiting one leaves the queue at once. False when there is nothing to stop."""
@@ -126,6 +146,30 @@ class Jobs:
                 return self._snapshot(job)
         record = self.store.load(job_id)
         return Snapshot(record) if record else None
+
+    def mine(self, owner: str, recent: float = RECENT) -> list[Snapshot]:
+        """An owner's jobs: those that ended in the last `recent` seconds, the running one, the waiting ones."""
+        now = time.time()
+        with self._changed:
+            shots = [self._snapshot(job) for job in self._jobs.values() if owner and job.record.owner == owner]
+        shots = [shot for shot in shots if not shot.finished or now - shot.record.ended < recent]
+        return sorted(shots, key=lambda shot: (not shot.finished, shot.ahead, shot.record.created))
+
+    def history(self, owner: str) -> list[Record]:
+        """An owner's finished jobs, newest first, also those of servers before this one."""
+        records = self.store.records(owner)
+        with self._changed:
+            known = {record.id: self._jobs[record.id].record for record in records if record.id in self._jobs}
+        return [record for record in (known.get(old.id, old) for old in records) if record.finished]
+
+    def delete(self, job_id: str, owner: str) -> bool:
+        """Removes an owner's finished job with its files; False when there is no such job of theirs."""
+        snapshot = self.snapshot(job_id)
+        if snapshot is None or not owner or snapshot.record.owner != owner or not snapshot.finished:
+            return False
+        with self._changed:
+            self._jobs.pop(job_id, None)
+        return self.store.remove(job_id)
 
     def follow(self, job_id: str, timeout: float | None = None) -> Iterator[Snapshot]:
         """Snapshots as they change, the last one finished. Ends early after `timeout` seconds."""
@@ -219,6 +263,9 @@ class Jobs:
         except ValueError as fault:
             log.error("%s", fault)
         while (job := self._next()) is not None:
+            if isinstance(job, _Errand):
+                job.work()
+                continue
             record = self._run(job)
             with self._changed:
                 self._running = None
@@ -228,11 +275,13 @@ class Jobs:
             except OSError as fault:  # somebody tidies the folder at the same time; the next job sweeps again
                 log.warning("the outputs could not be swept: %s", fault)
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> _Job | _Errand | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._waiting or self._errands or self._closed)
             if self._closed:
                 return None
+            if self._errands and self._errands[0].after.isdisjoint(self._waiting):
+                return self._errands.popleft()
             job = self._jobs[self._waiting.popleft()]
             self._running = job.record.id
             job.record = replace(job.record, state="running", started=time.time())

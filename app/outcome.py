@@ -70,13 +70,22 @@ class Progress:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is loaded, in words a person can check."""
+    """What is loaded, in words a person can check. `source`: a hub id or a name, never a folder of this machine."""
 
     name: str
+    kind: str  # "editor", "classes" or "tokenizer"
+    source: str
+    official: bool  # the authors' files as they are
     device: str
     dtype: str
     attention: str
     sha256: str
+    licence: str
+    parameters: int
+    memory: int  # bytes of the weights
+    latent_shape: tuple[int, ...]
+    side: int  # of the square in pixels that it works on
+    classes: int | None
     seconds: float
 
 

@@ -14,6 +14,8 @@ from app.texts import say
 
 SEED_MAX = 2**31 - 1  # larger whole numbers lose digits on their way through the browser
 STEPS_MAX = 200
+CLASS_STEPS = (2, 250)  # times of the authors' grid: 2 are one step, 250 is what they take for their numbers
+LABEL_MAX = 10**6  # how many classes there are is the checkpoint's business
 GUIDANCE_MAX = 20.0
 PICTURES_MAX = 4
 PROMPT_MAX = 2000
@@ -33,7 +35,8 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
 
 
 def _finite(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(say("error.number", name=say(name), value=repr(value)[:40]))
     if not low <= value <= high:
         raise ValueError(say("error.range", name=say(name), value=value, low=low, high=high))
@@ -59,10 +62,19 @@ def _picture(value: Any) -> Image.Image:
     return value
 
 
+def _sides(image: Image.Image) -> str:
+    return f"{image.width} × {image.height}"
+
+
 class _Request:
     """What all requests share: a kind, JSON without pictures, and back."""
 
     kind: ClassVar[str]
+
+    @property
+    def ability(self) -> str:
+        """What a checkpoint must be made for, to answer it."""
+        return self.kind
 
     def to_json(self) -> dict[str, Any]:
         """Everything but pictures, as plain JSON values."""
@@ -75,7 +87,7 @@ PICTURE_FIELDS = ("source", "mask")
 
 @dataclass(frozen=True)
 class GenerateRequest(_Request):
-    """Pictures from text. None leaves a setting to the checkpoint."""
+    """Pictures from text or, with `class_label`, of a class. None leaves a setting to the checkpoint."""
 
     kind: ClassVar[str] = "generate"
     prompt: str
@@ -84,9 +96,21 @@ class GenerateRequest(_Request):
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     count: int = 1  # picture i has seed `seed + i`
+    class_label: int | None = None  # then `prompt` is only its name, for people
+    guidance_interval: tuple[float, float] | None = None  # by class: the times at which guidance is on
 
     def __post_init__(self) -> None:
-        _check_sampling(self, "error.no_prompt")
+        if self.class_label is None:
+            _check_sampling(self, "error.no_prompt")
+            return
+        _check_sampling(self, None, CLASS_STEPS)
+        object.__setattr__(self, "class_label", _whole("class_label", self.class_label, 0, LABEL_MAX))
+        if self.guidance_interval is not None:
+            object.__setattr__(self, "guidance_interval", _interval(self.guidance_interval))
+
+    @property
+    def ability(self) -> str:
+        return "text" if self.class_label is None else "class"
 
     @property
     def seeds(self) -> list[int]:
@@ -109,10 +133,17 @@ class EditRequest(_Request):
     preserve_unchanged: bool = True
     mask: Image.Image | None = None
     count: int = 1
+    parent: str = ""  # the job whose picture `parent_picture` is the source: a step before this one
+    parent_picture: int = 0
 
     def __post_init__(self) -> None:
         _picture(self.source)
         _check_sampling(self, "error.no_instruction")
+        if self.mask is not None and _picture(self.mask).size != self.source.size:
+            raise ValueError(say("error.mask_size", mask=_sides(self.mask), picture=_sides(self.source)))
+        if not isinstance(self.parent, str) or len(self.parent) > 36:
+            raise ValueError(say("error.not_a_request"))
+        object.__setattr__(self, "parent_picture", _whole("count", self.parent_picture, 0, PICTURES_MAX - 1))
         if self.image_guidance_scale is not None:
             scale = _finite("image_guidance", self.image_guidance_scale, 0.0, GUIDANCE_MAX)
             object.__setattr__(self, "image_guidance_scale", scale)
@@ -153,7 +184,19 @@ class CompareRequest(_Request):
 Request = GenerateRequest | EditRequest | ReconstructRequest | CompareRequest
 
 
-def _check_sampling(request: GenerateRequest | EditRequest, missing: str) -> None:
+def _interval(value: Any) -> tuple[float, float]:
+    """(from, to) within [0, 1], in order."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(say("error.interval", value=repr(value)[:40]))
+    low, high = (_finite("guidance_interval", end, 0.0, 1.0) for end in value)
+    if low > high:
+        raise ValueError(say("error.interval", value=f"{low} to {high}"))
+    return low, high
+
+
+def _check_sampling(
+    request: GenerateRequest | EditRequest, missing: str | None, steps: tuple[int, int] = (1, STEPS_MAX)
+) -> None:
     """The checks that generating and editing share; writes the cleaned values back."""
     clean: dict[str, Any] = {
         "prompt": _words(request.prompt, missing),
@@ -162,7 +205,7 @@ def _check_sampling(request: GenerateRequest | EditRequest, missing: str) -> Non
         "count": _whole("count", request.count, 1, PICTURES_MAX),
     }
     if request.num_inference_steps is not None:
-        clean["num_inference_steps"] = _whole("steps", request.num_inference_steps, 1, STEPS_MAX)
+        clean["num_inference_steps"] = _whole("steps", request.num_inference_steps, *steps)
     if request.guidance_scale is not None:
         clean["guidance_scale"] = _finite("guidance", request.guidance_scale, 0.0, GUIDANCE_MAX)
     for name, value in clean.items():
@@ -172,8 +215,10 @@ def _check_sampling(request: GenerateRequest | EditRequest, missing: str) -> Non
 _KINDS = {cls.kind: cls for cls in (GenerateRequest, EditRequest, ReconstructRequest, CompareRequest)}
 
 
-def from_json(plain: dict[str, Any], source: Image.Image | None = None) -> Request:
-    """A request written by `to_json`, with its picture handed back. ValueError when it is not one."""
+def from_json(
+    plain: dict[str, Any], source: Image.Image | None = None, mask: Image.Image | None = None
+) -> Request:
+    """A request written by `to_json`, with its pictures handed back. ValueError when it is not one."""
     values = dict(plain)
     cls = _KINDS.get(values.pop("kind", None))
     if cls is None:
@@ -183,4 +228,6 @@ def from_json(plain: dict[str, Any], source: Image.Image | None = None) -> Reque
         raise ValueError(say("error.not_a_request"))
     if "source" in names:
         values["source"] = source
+    if "mask" in names:
+        values["mask"] = mask
     return cls(**values)

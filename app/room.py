@@ -47,12 +47,17 @@ class Room:
     idle: str
     run: gr.Button = field(init=False)
     stop: gr.Button = field(init=False)
+    begun: Any = field(init=False)  # the event that a job was submitted with
     view: gr.HTML = field(init=False)
     status: gr.HTML = field(init=False)
 
     def __post_init__(self) -> None:
         """What is kept: the job on show, the same id in the browser, and words that were not sent yet."""
         self.job = gr.State("")
+        self.turn = gr.State([0])  # counts followers: each new one ends those before it
+        self.queued = gr.State([])  # jobs put in line while another was on show; one list for all rooms
+        # what to call once a job has been followed to its end: a function, its inputs and its outputs
+        self.after: tuple[Callable[..., Any], list[Any], list[Any]] | None = None
         self.last = browser_state(f"job.{self.name}")
         self.draft = browser_state(f"draft.{self.name}")
 
@@ -87,24 +92,30 @@ class Room:
         With `seed`, the seed that the request really uses is written there before the work begins.
         """
 
-        def start(owner: str, *values: Any) -> tuple[Any, ...]:
+        def start(owner: str, shown: str, queued: list[str], *values: Any) -> tuple[Any, ...]:
             try:
                 request = make(*values)
                 job_id = self.jobs.submit(request, owner or "")
             except ValueError as fault:
                 raise gr.Error(sentence(fault), print_exception=False) from fault
-            return (job_id, job_id, request.seed) if seed else (job_id, job_id)
+            before = self.jobs.snapshot(shown) if shown else None
+            busy = before is not None and not before.finished  # then this one waits in the list of jobs
+            kept = (gr.skip(), gr.skip()) if busy else (job_id, job_id)
+            if busy:
+                queued.append(job_id)
+            return (*kept, request.seed) if seed else kept
 
-        def check(owner: str, *values: Any) -> list[dict[str, Any]]:
-            return [gr.validate(True, ""), *validator(*values)]
+        def check(owner: str, shown: str, queued: list[str], *values: Any) -> list[dict[str, Any]]:
+            return [gr.validate(True, "")] * 3 + validator(*values)
 
         begun = self.run.click(
             start,
-            [self.owner, *inputs],
+            [self.owner, self.job, self.queued, *inputs],
             [self.job, self.last, *([seed] if seed else [])],
             validator=check if validator else None,
             **QUIET,
         )
+        self.begun = begun
         self.follow_after(begun.success)
         self.stop.click(
             self.jobs.stop, self.job, None, queue=False, **QUIET
@@ -112,36 +123,65 @@ class Room:
 
     def follow_after(self, event: Callable[..., Any]) -> None:
         """Follows the job on show once `event` has happened."""
-        event(
-            self.follow,
-            self.job,
+        self._then_after(
+            event(
+                self.follow,
+                [self.job, self.turn],
+                [self.view, self.status, self.run, self.stop],
+                concurrency_limit=None,
+                **QUIET,
+            )
+        )
+
+    def follow_opened_after(self, event: Callable[..., Any], opened: gr.State, then: bool = True) -> None:
+        """The same, if what `event` has opened is of this room: its name is in `opened`. `then`: with `after`."""
+
+        async def follow(name: str, job_id: str, turn: list[int]) -> AsyncIterator[tuple[Any, ...]]:
+            if name != self.name:
+                yield (gr.skip(),) * 4
+                return
+            async for shown in self.follow(job_id, turn):
+                yield shown
+
+        followed = event(
+            follow,
+            [opened, self.job, self.turn],
             [self.view, self.status, self.run, self.stop],
             concurrency_limit=None,
             **QUIET,
         )
+        if then:
+            self._then_after(followed)
 
-    async def follow(self, job_id: str) -> AsyncIterator[tuple[Any, ...]]:
+    def _then_after(self, followed: Any) -> None:
+        if self.after:
+            function, inputs, outputs = self.after
+            followed.then(function, inputs, outputs, **QUIET)
+
+    async def follow(self, job_id: str, turn: list[int]) -> AsyncIterator[tuple[Any, ...]]:
         """The view, the status line and the two buttons, each time something about the job changes."""
         seen, shown = -1, None
-        while job_id:
+        turn[0] += 1
+        mine = turn[0]
+        while job_id and turn[0] == mine:
             snapshot = self.jobs.snapshot(job_id)
             if snapshot is None:
-                yield (
-                    widgets.card(say("job.unknown")),
-                    "",
-                    gr.Button(interactive=True),
-                    gr.Button(interactive=False),
-                )
+                yield widgets.card(say("job.unknown")), "", *self._buttons(busy=False)
                 return
             if snapshot.version != seen:
                 seen = snapshot.version
                 view = self.page(snapshot)
-                yield gr.skip() if view == shown else view, views.status(snapshot), *_buttons(snapshot)
+                buttons = self._buttons(busy=not snapshot.finished)
+                yield gr.skip() if view == shown else view, views.status(snapshot), *buttons
                 shown = view
             if snapshot.finished:
                 return
             await asyncio.sleep(POLL)
         yield (gr.skip(),) * 4
+
+    def _buttons(self, busy: bool) -> tuple[gr.Button, gr.Button]:
+        """Run and Stop; while a job of this room is on show, Run puts another one in line."""
+        return gr.Button(say("run.queue" if busy else f"run.{self.name}")), gr.Button(interactive=busy)
 
     def page(self, snapshot: Snapshot) -> str:
         """The view's HTML for a job as it stands."""
@@ -149,10 +189,6 @@ class Room:
         if not snapshot.finished:
             return views.working(snapshot)
         return self.show(record) if record.pictures or record.rows else widgets.card(record.message)
-
-
-def _buttons(snapshot: Snapshot) -> tuple[gr.Button, gr.Button]:
-    return gr.Button(interactive=snapshot.finished), gr.Button(interactive=not snapshot.finished)
 
 
 def describe_upload(service: Service, picture: gr.Image, note: gr.HTML, editing: bool) -> None:

@@ -1,112 +1,216 @@
-"""The studio's work without a page: one loaded pipeline, requests in, outcomes out, mistakes as sentences.
+"""The studio's work without a page: one loaded checkpoint, requests in, outcomes out, mistakes as sentences.
 
-Requests are answered by one thread at a time (the worker of `app.jobs`); everything else may be called from several.
-`rpiae` is imported inside the functions, see `app.library`.
+Requests are answered, and checkpoints changed, by one thread at a time (the worker of `app.jobs`); everything else may
+be called from several. `rpiae` is imported inside the functions, see `app.library`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from app import checkpoint as checkpoints
+from app.checkpoint import ABILITIES, CLASSES, EDITOR, Held, Place
 from app.comparison import Comparison
+from app.follower import Follower
 from app.library import import_library
 from app.outcome import Facts, Outcome, Picture, Progress, Stopped, sentence
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest, Request
 from app.texts import say
 
 if TYPE_CHECKING:
-    from rpiae import RPiAEPipeline
     from rpiae.recipe import Recipe
+    from rpiae.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
 FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_guidance_scale": 1.5}
+# By class: no guidance, and the authors' number of times for pictures to look at (for their numbers they take 250).
+CLASS_DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 1.0}
+WHOLE_INTERVAL = (0.0, 1.0)
+IMAGENET = 1000
 MOST = 0.6  # of a picture: an edit of more is one of the whole picture
-PREVIEW_EVERY = 0.4  # seconds between live previews: a decode of the prediction costs about as much as a step
 
 
 class Service:
-    """Loads one checkpoint when first needed and answers requests with it."""
+    """Holds one checkpoint, loaded when first needed, and answers requests with it.
 
-    def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
+    Args:
+        checkpoint: a folder, a file of the authors', or "hf:org/name", which may be fetched.
+        device: None takes a GPU where there is one.
+        allow_paths: whether people may name other folders and "hf:" ids; False on a public server.
+        dtype: "float32", or "auto" for an editor's transformer in bfloat16 where the device is faster with it.
+    """
+
+    def __init__(
+        self, checkpoint: str | Path, device: str | None = None, allow_paths: bool = True, dtype: str = "float32"
+    ) -> None:
         self.checkpoint = str(checkpoint)
         self.device = device
-        self.facts: Facts | None = None
+        self.allow_paths = allow_paths
+        self.dtype = dtype
         self.failure: str | None = None
-        self._pipeline: RPiAEPipeline | None = None
-        self._loading = threading.Lock()
+        self.freed = False
+        self.comparison = Comparison(self._tokenizer, lambda: self.side, lambda: self.device or "cpu")
+        self._held: Held | None = None
+        self._first = self.checkpoint  # the command line's: only this one is fetched without another word
+        self._loading = threading.RLock()
 
-    @cached_property
-    def comparison(self) -> Comparison:
-        """What answers comparisons."""
-        return Comparison(self.checkpoint, self.side, self.device or "cpu")
+    # what is loaded
+
+    @property
+    def facts(self) -> Facts | None:
+        """What is loaded; None while nothing is."""
+        held = self._held
+        return held.facts if held else None
 
     @property
     def state(self) -> str:
-        """ "waiting", "ready" or "failed"."""
-        return "failed" if self.failure else "ready" if self.facts else "waiting"
+        """ "waiting", "ready", "free" or "failed"."""
+        if self.failure:
+            return "failed"
+        return "ready" if self._held else "free" if self.freed else "waiting"
 
     @property
     def name(self) -> str:
         """The checkpoint's short name."""
-        return Path(self.checkpoint.removeprefix("hf:")).name
+        return checkpoints.short_name(self.checkpoint)
+
+    @property
+    def kind(self) -> str | None:
+        """What the checkpoint is, as far as is known before it is loaded."""
+        held = self._held
+        return held.place.kind if held else checkpoints.known_kind(self.checkpoint)
+
+    @property
+    def key(self) -> str:
+        """Changes when another checkpoint takes the place, or more is known of it."""
+        return f"{self.kind} {self.classes} {self.checkpoint}"
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes it draws; None when it draws none, or while that is not known."""
+        facts = self.facts
+        if facts is not None:
+            return facts.classes
+        return self._config("transformer/config.json").get("num_classes") if self.kind == CLASSES else None
+
+    def can(self, ability: str) -> bool:
+        """Whether the checkpoint can "edit", draw from "text" or by "class", "reconstruct" and "compare"; while its
+        kind is not known yet, what a checkpoint usually can."""
+        return ability in ABILITIES[self.kind or EDITOR]
+
+    def check(self, request: Request) -> None:
+        """ValueError when the loaded checkpoint is not made for such a request."""
+        if not self.can(request.ability):
+            raise ValueError(say(f"error.cannot.{request.ability}", can=say(f"can.{self.kind}")))
+        label, classes = getattr(request, "class_label", None), self.classes
+        if label is not None and classes is not None and label >= classes:
+            raise ValueError(say("error.range", name=say("class_label"), value=label, low=0, high=classes - 1))
 
     @property
     def defaults(self) -> dict[str, float]:
         """The checkpoint's own sampling settings; read from its folder until it is loaded."""
-        loaded = self._pipeline and self._pipeline.config.defaults
+        if self.kind == CLASSES:
+            return FALLBACK_DEFAULTS | CLASS_DEFAULTS
+        held = self._held
+        loaded = held.pipeline.config.defaults if held and held.place.kind == EDITOR else None
         saved = loaded or self._config("model_index.json").get("defaults")
         known = saved if isinstance(saved, Mapping) else {}
         return {name: known.get(name, value) for name, value in FALLBACK_DEFAULTS.items()}
 
-    @cached_property
+    @property
     def side(self) -> int:
         """The side in pixels of the square that the checkpoint works on."""
-        return int(self._config("vae/config.json").get("image_size") or 256)
+        facts = self.facts
+        return facts.side if facts else int(self._config("vae/config.json").get("image_size") or 256)
+
+    def class_choices(self) -> list[tuple[str, int]]:
+        """Each class in words, with its number: ImageNet's names where there are as many, else numbers."""
+        count = self.classes or 0
+        if count != IMAGENET:
+            return [(say("class.number", number=number), number) for number in range(count)]
+        import_library()
+        from rpiae.imagenet import class_names
+
+        return [(f"{name} ({number})", number) for number, name in enumerate(class_names())]
+
+    def class_name(self, label: int | None) -> str:
+        """What a class is called; its number where it has no name."""
+        if label is None or self.classes != IMAGENET or not 0 <= label < IMAGENET:
+            return "" if label is None else say("class.number", number=label)
+        from rpiae.imagenet import class_names
+
+        return class_names()[label]
+
+    # loading and freeing
 
     def load(self) -> None:
-        """Loads and warms up the pipeline; does nothing when it is there. ValueError says what is wrong with it."""
+        """Loads and warms up the checkpoint; does nothing when it is there. ValueError says what is wrong with it."""
         with self._loading:
-            if self._pipeline is not None:
+            if self._held is not None:
                 return
-            start = time.perf_counter()
+            self.freed = False
             try:
-                import_library()
-                pipeline = self._read()
-                self._warm_up(pipeline)
-                facts = self._facts(pipeline, time.perf_counter() - start)
-            except Exception as fault:
+                place = checkpoints.find(self.checkpoint, fetch=self.checkpoint == self._first)
+            except ValueError as fault:
                 self.failure = sentence(fault)
-                if isinstance(fault, ValueError):
-                    raise
-                log.exception("loading %s failed", self.checkpoint)
-                raise ValueError(self.failure) from fault
-            self._pipeline, self.facts, self.failure = pipeline, facts, None
+                raise
+            self.failure = self._read(place)
+            if self.failure:
+                raise ValueError(self.failure)
 
-    def run(self, request: Request, progress: Progress | None = None) -> Outcome:
-        """Answers one request. ValueError for a person's mistake, Stopped when stopped with nothing to show."""
-        progress = progress or Progress()
-        self.load()
-        if progress.stop.is_set():
-            raise Stopped
-        start = time.perf_counter()
-        work = {
-            GenerateRequest: self._sample,
-            EditRequest: self._sample,
-            ReconstructRequest: self._reconstruct,
-            CompareRequest: self.comparison.run,
-        }[type(request)]
-        return replace(work(request, progress), seconds=time.perf_counter() - start)
+    def free(self) -> None:
+        """Gives the memory of the checkpoint back. It stays named: the next request loads it again."""
+        with self._loading:
+            self.failure, self.freed = None, True
+            self._drop()
+
+    def switch(self, checkpoint: str) -> None:
+        """Frees what is loaded, then loads another. When that cannot be loaded, what was loaded is loaded again.
+
+        Raises:
+            ValueError: what is wrong with the new one; the old one is in its place as before.
+        """
+        with self._loading:
+            place = checkpoints.find(checkpoint)  # most mistakes are found before anything is given up
+            before = (self.checkpoint, self.failure, self.freed)
+            was_loaded = self._held is not None
+            self._drop()
+            self.checkpoint, self.failure, self.freed = checkpoint, None, False
+            words = self._read(place)
+            if words is None:
+                return
+            self._drop()  # what was read of the new one
+            self.checkpoint, self.failure, self.freed = before
+            if was_loaded:
+                with contextlib.suppress(ValueError):  # `failure` says it then
+                    self.load()
+            raise ValueError(words)
+
+    def _read(self, place: Place) -> str | None:
+        """Loads what is there; None, or the sentence that says why it could not be."""
+        try:
+            self._held = checkpoints.read(place, self.device, self.dtype)
+        except Exception as fault:
+            if not isinstance(fault, ValueError):
+                log.exception("loading %s failed", place.name)
+            return sentence(fault)
+        return None
+
+    def _drop(self) -> None:
+        self._held = None
+        self.comparison.forget()
+        checkpoints.give_back()
 
     def _config(self, name: str) -> dict[str, Any]:
         """A config file of the checkpoint; {} while it is on the hub, or broken: `load` will say so."""
@@ -116,63 +220,10 @@ class Service:
             return {}
         return config if isinstance(config, dict) else {}
 
-    # loading
-
-    def _read(self) -> RPiAEPipeline:
-        import torch
-
-        from rpiae import RPiAEPipeline
-
-        pipeline = RPiAEPipeline.from_pretrained(self.checkpoint)
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-    @staticmethod
-    def _warm_up(pipeline: RPiAEPipeline) -> None:
-        """One step of each kind of work, so that the first person does not wait for lazy set-up."""
-        grey = Image.new("RGB", (64, 64), (128, 128, 128))
-        pipeline("a grey square", num_inference_steps=1)
-        pipeline("make it grey", image=grey, num_inference_steps=1)
-
-    def _facts(self, pipeline: RPiAEPipeline, seconds: float) -> Facts:
-        about = self._about(pipeline)
-        return Facts(
-            name=self.name,
-            device=str(about["device"]).replace("cpu", "CPU").replace("cuda", "GPU"),
-            dtype=about["dtype"],
-            attention=about["attention"],
-            sha256=about["checkpoint_sha256"],
-            seconds=seconds,
-        )
-
-    def _about(self, pipeline: RPiAEPipeline) -> dict[str, Any]:
-        """The part of every recipe that says what ran where."""
-        from rpiae.recipe import describe_pipeline
-
-        return describe_pipeline(pipeline, self.checkpoint)
-
-    def _recipe(self, request: Request, seed: int | None, image: Image.Image) -> Recipe:
-        """What repeats this picture, with the checkpoint's own settings written out."""
-        from rpiae.recipe import Recipe, pixels_sha256
-
-        asked: dict[str, Any] = {}
-        if isinstance(request, (GenerateRequest, EditRequest)):
-            defaults = self.defaults
-            asked = {
-                "prompt": request.prompt,
-                "negative_prompt": request.negative_prompt or None,
-                "seed": seed,
-            }
-            for name in ("num_inference_steps", "guidance_scale", "image_guidance_scale"):
-                if hasattr(request, name):
-                    value = getattr(request, name)
-                    asked[name] = defaults[name] if value is None else value
-            asked["preserve_unchanged"] = getattr(request, "preserve_unchanged", None)
-        for part in ("source", "mask"):
-            picture = getattr(request, part, None)
-            asked[f"{part}_sha256"] = None if picture is None else pixels_sha256(picture)
-        size = {"width": image.width, "height": image.height}
-        return Recipe(kind=request.kind, **asked, **size, **self._about(self._pipeline))
+    def _tokenizer(self) -> Tokenizer:
+        """The loaded checkpoint's tokenizer; the same weights, not a second copy."""
+        self.load()
+        return self._held.tokenizer
 
     # before a request: what the page asks about pictures and tokenizers
 
@@ -210,76 +261,110 @@ class Service:
 
     # answering
 
+    def run(self, request: Request, progress: Progress | None = None) -> Outcome:
+        """Answers one request. ValueError for a person's mistake, Stopped when stopped with nothing to show."""
+        progress = progress or Progress()
+        self.load()
+        self.check(request)
+        if progress.stop.is_set():
+            raise Stopped
+        start = time.perf_counter()
+        work = {
+            GenerateRequest: self._sample,
+            EditRequest: self._sample,
+            ReconstructRequest: self._reconstruct,
+            CompareRequest: self.comparison.run,
+        }[type(request)]
+        return replace(work(request, progress), seconds=time.perf_counter() - start)
+
     def _sample(self, request: GenerateRequest | EditRequest, progress: Progress) -> Outcome:
         import torch
 
-        named = ("num_inference_steps", "guidance_scale", "image_guidance_scale", "preserve_unchanged")
-        settings = {name: value for name in named if (value := getattr(request, name, None)) is not None}
-        if isinstance(request, EditRequest):
-            settings |= {"image": [request.source] * request.count, "mask_image": request.mask}
-        follower = _Follower(
-            settings.get("num_inference_steps") or self.defaults["num_inference_steps"], progress
-        )
-        output = self._pipeline(
-            [request.prompt] * request.count,
-            negative_prompt=request.negative_prompt or None,
+        by_class = request.ability == "class"
+        asked = self._by_class(request) if by_class else self._by_words(request)
+        steps = asked.get("num_inference_steps") or self.defaults["num_inference_steps"]
+        # The authors' grid of n times makes n - 1 steps.
+        follower = Follower(steps - 1 if by_class else steps, progress)
+        output = self._held.pipeline(
             generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],
             callback_on_step_end=follower,
-            **settings,
+            **asked,
         )
         partial = follower.stopped_at is not None
-        masks = output.change_masks or [None] * request.count
+        masks = getattr(output, "change_masks", None) or [None] * request.count
         pictures = tuple(
             Picture(image, seed, self._recipe(request, seed, image), mask, partial)
             for image, mask, seed in zip(output.images, masks, request.seeds, strict=True)
         )
         return Outcome(pictures=pictures, stopped_at=follower.stopped_at, notes=self._notes(request, pictures))
 
+    @staticmethod
+    def _by_words(request: GenerateRequest | EditRequest) -> dict[str, Any]:
+        """The pipeline's arguments for a text or an instruction."""
+        named = ("num_inference_steps", "guidance_scale", "image_guidance_scale", "preserve_unchanged")
+        settings = {name: value for name in named if (value := getattr(request, name, None)) is not None}
+        if isinstance(request, EditRequest):
+            settings |= {"image": [request.source] * request.count, "mask_image": request.mask}
+        return {
+            "prompt": [request.prompt] * request.count,
+            "negative_prompt": request.negative_prompt or None,
+            **settings,
+        }
+
+    def _by_class(self, request: GenerateRequest) -> dict[str, Any]:
+        """The pipeline's arguments for a class; all else is as the authors have it, so a recipe need not say it."""
+        named = CLASS_DEFAULTS | {"guidance_interval": WHOLE_INTERVAL}
+        settings = {name: value if (said := getattr(request, name)) is None else said for name, value in named.items()}
+        return {"class_labels": [request.class_label] * request.count, **settings}
+
+    def _recipe(self, request: Request, seed: int | None, image: Image.Image) -> Recipe:
+        """What repeats this picture, with the checkpoint's own settings written out."""
+        from rpiae.recipe import Recipe, pixels_sha256
+
+        asked: dict[str, Any] = {}
+        if request.ability == "class":
+            asked = self._by_class(request)
+            name = self.class_name(request.class_label) if self.classes == IMAGENET else None
+            asked |= {"class_label": request.class_label, "prompt": name, "seed": seed}
+            del asked["class_labels"]
+        elif isinstance(request, (GenerateRequest, EditRequest)):
+            defaults = self.defaults
+            asked = {
+                "prompt": request.prompt,
+                "negative_prompt": request.negative_prompt or None,
+                "seed": seed,
+            }
+            for name in ("num_inference_steps", "guidance_scale", "image_guidance_scale"):
+                if hasattr(request, name):
+                    value = getattr(request, name)
+                    asked[name] = defaults[name] if value is None else value
+            asked["preserve_unchanged"] = getattr(request, "preserve_unchanged", None)
+        for part in ("source", "mask"):
+            picture = getattr(request, part, None)
+            asked[f"{part}_sha256"] = None if picture is None else pixels_sha256(picture)
+        size = {"width": image.width, "height": image.height}
+        held = self._held
+        about = checkpoints.describe(held.place, held.pipeline, held.vae)
+        return Recipe(kind=request.kind, **asked, **size, **about)
+
     def _notes(self, request: Request, pictures: tuple[Picture, ...]) -> tuple[str, ...]:
         """A large picture that was redrawn as a whole has lost detail: that is said, not left to be found."""
         if not isinstance(request, EditRequest) or max(request.source.size) <= self.side:
             return ()
-        masks = [picture.change_mask for picture in pictures]
-        whole = not request.preserve_unchanged or any(mask is not None and _coverage(mask) > MOST for mask in masks)
+        masks = [picture.change_mask for picture in pictures if picture.change_mask is not None]
+        everywhere = not request.preserve_unchanged and request.mask is None
+        whole = everywhere or any(_coverage(mask) > MOST for mask in masks)
         return (say("note.detail", side=self.side),) if whole else ()
 
     def _reconstruct(self, request: ReconstructRequest, progress: Progress) -> Outcome:
-        image = self._pipeline.reconstruct(request.source)
+        from rpiae import images
+
+        tokenizer = self._held.tokenizer
+        square, frame = images.letterbox(request.source, tokenizer.info.image_size)
+        decoded = tokenizer.decode(tokenizer.encode(images.to_tensor(square)))
+        image = frame.undo(images.to_pil(decoded)[0])
         progress.report(1, 1, None)
         return Outcome(pictures=(Picture(image, None, self._recipe(request, None, image)),))
-
-
-
-class _Follower:
-    """The pipeline's callback: passes progress on, shows previews, and stops after the step in which asked to."""
-
-    def __init__(self, total: int, progress: Progress) -> None:
-        self.total, self.progress = total, progress
-        self.stopped_at: int | None = None
-        self._shown = time.monotonic()
-
-    def __call__(
-        self, pipeline: RPiAEPipeline, index: int, timestep: Any, values: dict[str, Any]
-    ) -> dict[str, Any]:
-        done = index + 1
-        stopping = self.progress.stop.is_set() and done < self.total
-        self.progress.report(done, self.total, None if stopping else self._preview(pipeline, done, values))
-        if stopping:
-            self.stopped_at = done
-            pipeline.interrupt()
-            return {
-                "latents": values["prediction"]
-            }  # what the model expects at the end, not the noisy latents
-        return {}
-
-    def _preview(self, pipeline: RPiAEPipeline, done: int, values: dict[str, Any]) -> Image.Image | None:
-        """The picture as the model now expects it, now and then: a decode costs about as much as a step."""
-        now = time.monotonic()
-        if not self.progress.preview or done == self.total or now - self._shown < PREVIEW_EVERY:
-            return None
-        preview = pipeline.decode_preview(values["prediction"][:1])[0]
-        self._shown = time.monotonic()
-        return preview
 
 
 def _coverage(mask: Image.Image) -> float:
@@ -288,8 +373,8 @@ def _coverage(mask: Image.Image) -> float:
 
 
 def check_checkpoint(checkpoint: str) -> None:
-    """ValueError when a folder is plainly no checkpoint: the cheap look, before anything is imported."""
-    if not checkpoint.startswith("hf:") and not (Path(checkpoint) / "model_index.json").is_file():
+    """ValueError when a path is plainly no checkpoint: the cheap look, before anything is imported."""
+    path = Path(checkpoint)
+    inside = [*path.glob("*.json"), *path.glob("vae/config.json"), *path.glob("*.pt")] if path.is_dir() else []
+    if not checkpoint.startswith("hf:") and not path.is_file() and not inside:
         raise ValueError(say("error.checkpoint", folder=checkpoint))
-
-

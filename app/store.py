@@ -2,6 +2,7 @@
 
     OUT/<job id>/job.json                   the record: request, state, files; written last, so what it names is there
     OUT/<job id>/source.png                 the picture as the models see it: upright, on white, RGB
+    OUT/<job id>/allowed.png                where an edit was allowed to change it, if not everywhere
     OUT/<job id>/rpiae_<id>_seed7.png       a result with its recipe inside
     OUT/<job id>/rpiae_<id>_seed7_mask.png  where it differs from the source
     OUT/<job id>/view_*.png                 smaller copies of very large pictures, and tinted masks, for the page
@@ -16,6 +17,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from dataclasses import asdict, dataclass, fields, replace
@@ -30,6 +32,7 @@ from app.texts import say
 
 VIEW_SIDE = 1280  # longer pictures are shown through a smaller copy
 TINT = (214, 51, 132)  # of the changed area
+MASK_FILE = "allowed.png"
 DEFAULT_LIMIT = 2 * 1024**3
 FINISHED = ("done", "stopped", "failed", "interrupted")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,80}\.png")
@@ -50,6 +53,7 @@ class Record:
     message: str = ""
     notes: tuple[str, ...] = ()
     source: dict[str, Any] | None = None  # {"file", "view", "width", "height"}
+    mask: str = ""  # the file that says where an edit was allowed, "" for everywhere
     pictures: tuple[
         dict[str, Any], ...
     ] = ()  # {"file", "view", "width", "height", "seed", "mask", "overlay", ...}
@@ -59,6 +63,11 @@ class Record:
     def finished(self) -> bool:
         return self.state in FINISHED
 
+    @property
+    def ended(self) -> float:
+        """When it ended, in seconds since 1970; of use once it has."""
+        return (self.started or self.created) + self.seconds
+
 
 class Store:
     """Jobs on disk under `folder`; the oldest ones go when it grows over `limit` bytes."""
@@ -66,6 +75,8 @@ class Store:
     def __init__(self, folder: str | Path, limit: int = DEFAULT_LIMIT) -> None:
         self.folder = Path(folder).resolve()
         self.limit = limit
+        self._read: dict[str, tuple[int, Record]] = {}  # records as last read, with the age of their file
+        self._reading = threading.Lock()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
@@ -73,13 +84,16 @@ class Store:
         except OSError as fault:
             raise ValueError(say("error.output_folder", folder=folder, why=fault.strerror)) from fault
 
-    def begin(self, record: Record, source: Image.Image | None) -> Record:
-        """Makes the job's folder with its source picture. OSError leaves nothing behind."""
+    def begin(self, record: Record, source: Image.Image | None, mask: Image.Image | None = None) -> Record:
+        """Makes the job's folder with its source picture and mask. OSError leaves nothing behind."""
         home = self.folder / record.id
         try:
             home.mkdir()
             if source is not None:
                 record = replace(record, source=self._put(home, "source.png", source))
+            if mask is not None:
+                _write(mask, home / MASK_FILE)
+                record = replace(record, mask=MASK_FILE)
             self._save(record)
         except OSError:
             shutil.rmtree(home, ignore_errors=True)
@@ -140,6 +154,31 @@ class Store:
             if record.finished
             else replace(record, state="interrupted", message=say("job.interrupted"))
         )
+
+    def records(self, owner: str) -> list[Record]:
+        """All jobs of one owner, newest first. A file is read again only when it has changed."""
+        with self._reading:
+            known, self._read = self._read, {}
+            for home in self._homes():
+                try:
+                    age = (home / "job.json").stat().st_mtime_ns
+                except OSError:
+                    continue
+                old = known.get(home.name)
+                record = old[1] if old and old[0] == age else self.load(home.name)
+                if record is not None:
+                    self._read[home.name] = (age, record)
+            mine = [record for _, record in self._read.values() if owner and record.owner == owner]
+        return sorted(mine, key=lambda record: record.created, reverse=True)
+
+    def remove(self, job_id: str) -> bool:
+        """Deletes a job with its files; False when there is none."""
+        home = self._home(job_id)
+        if home is None:
+            return False
+        (home / "job.json").unlink(missing_ok=True)  # first: should the rest fail, what is left is no job
+        shutil.rmtree(home, ignore_errors=True)
+        return True
 
     def file(self, job_id: str, name: str) -> Path | None:
         """The path of one picture of one job; None unless both names are well-formed and the file is there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import re
 from collections.abc import AsyncIterator
 from functools import partial
 from html import escape
@@ -12,46 +12,92 @@ from typing import Any
 
 import gradio as gr
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from app import views, widgets
 from app.compare import CompareTab
 from app.edit import EditTab
 from app.examples import FOLDER, read_examples
+from app.export import zip_stream
+from app.forms import Forms
 from app.generate import GenerateTab
+from app.history import HistoryTab
 from app.jobs import Jobs
+from app.models import ModelsTab, panel, remembered
 from app.room import POLL, QUIET, Room, browser_state
 from app.service import Service
+from app.shelf import Shelf, offers
 from app.texts import say
 from app.theme import ICON, SCRIPT, STYLE, theme
+from app.worklist import Worklist
 
 UPLOAD_LIMIT = "30mb"
+# The browser's own id, made by the browser: asked of the server, it would come too late for a quick first click.
+# (crypto.randomUUID is missing on pages that are served without encryption from another machine.)
+NEW_OWNER = """(known) => {
+  if (known) return known;
+  const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
+  const hex = bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}"""
+EXPORT_LIMIT = 8000  # characters of a link to a zip
 TEMPORARY = (3600, 86400)  # Gradio's own copies of uploads: looked through every hour, a day old at most
 
 
-def create_app(service: Service, jobs: Jobs, examples: Path = FOLDER) -> gr.Blocks:
-    """The page with its tabs, ready for `launch`."""
+def create_app(
+    service: Service, jobs: Jobs, examples: Path = FOLDER, shelf: Shelf | None = None
+) -> gr.Blocks:
+    """The page with its tabs, ready for `launch`. `shelf`: the checkpoints to choose from; without it, the one."""
     shipped = read_examples(examples)
+    shelf = shelf or Shelf(jobs, offers(service.checkpoint))
     with gr.Blocks(title=say("app.title"), analytics_enabled=False, delete_cache=TEMPORARY) as demo:
         owner = browser_state("browser")
+        chain = browser_state("chain", {})
+        remembered_here = remembered()
         rooms = _rooms(jobs, owner, bool(shipped))
         with gr.Row(elem_classes="top", equal_height=False):
             title = f'<h1>{say("app.title")}</h1><p class="tagline">{say("app.tagline")}</p>'
             gr.HTML(title, elem_id="title", apply_default_css=False)
             chip = gr.HTML(_chip(service), elem_id="model", apply_default_css=False)
-        with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(say("tab.edit"), id="edit"):
-                edit = EditTab(rooms["edit"], service, shipped)
-            with gr.Tab(say("tab.generate"), id="generate"):
+        worklist = Worklist(jobs, owner)
+        for room in rooms.values():
+            room.queued = worklist.queued
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
+            with gr.Tab(say("tab.edit"), id="edit") as edit_tab:
+                edit = EditTab(rooms["edit"], service, shipped, chain)
+            with gr.Tab(say("tab.generate"), id="generate") as generate_tab:
                 generate = GenerateTab(rooms["generate"], service)
             with gr.Tab(say("tab.compare"), id="compare"):
                 compare = CompareTab(rooms["compare"], service)
+            with gr.Tab(say("tab.history"), id="history") as history_tab:
+                history = HistoryTab(jobs, owner)
+            with gr.Tab(say("tab.models"), id="models") as models_tab:
+                models = ModelsTab(shelf, remembered_here)
         edit.wire(demo)
         generate.wire(demo, tabs, edit.picture)
         compare.wire(demo)
-        demo.load(lambda known: known or str(uuid.uuid4()), owner, owner, **QUIET)
-        demo.load(partial(_watch, service), None, chip, concurrency_limit=None, **QUIET)
+        forms = Forms(tabs, edit, generate, compare, jobs)
+        edit.use_elsewhere(forms)
+        generate.drop.wire(forms)
+        history.wire(history_tab, forms)
+        worklist.wire(demo, forms)
+        demo.load(None, owner, owner, js=NEW_OWNER, **QUIET)
+        watched = demo.load(partial(_watch, service), None, chip, concurrency_limit=None, **QUIET)
+
+        def refit(for_generate: str, job: str, for_edit: str) -> dict[Any, Any]:
+            """The forms and the facts, when another checkpoint may have been loaded."""
+            of_edit = dict(zip(edit.form, edit.switched(for_edit), strict=True))
+            facts = {chip: _chip(service), models.panel: panel(service)}
+            return generate.switched(for_generate, job) | of_edit | facts
+
+        known = [generate.shown, generate.room.job, edit.shown]
+        for changed in (watched, *models.wire(demo)):
+            changed.then(refit, known, [*generate.form, *edit.form, chip, models.panel], **QUIET)
+        # Another page may have loaded another checkpoint.
+        generate_tab.select(generate.switched, [generate.shown, generate.room.job], generate.form, **QUIET)
+        edit_tab.select(edit.switched, edit.shown, edit.form, **QUIET)
+        models_tab.select(models.refreshed, models.remembered, [models.panel, models.field], **QUIET)
     demo.queue(default_concurrency_limit=16)
     return demo
 
@@ -68,6 +114,8 @@ def _rooms(jobs: Jobs, owner: gr.BrowserState, examples: bool) -> dict[str, Room
 
 def _chip(service: Service) -> str:
     """What is loaded, in one line."""
+    if service.state == "free":
+        return f'<p class="chip">{escape(say("model.free", name=service.name))}</p>'
     if service.failure:
         return f'<p class="chip wrong" role="alert">{escape(service.failure)}</p>'
     if service.facts is None:
@@ -103,7 +151,24 @@ def routes(jobs: Jobs, examples: Path = FOLDER) -> list[Route]:
     async def example(request: Request) -> Response:
         return _png(shipped.get(request.path_params["name"]))
 
-    return [Route("/results/{job}/{name}", result), Route("/examples/{name}", example)]
+    async def export(request: Request) -> Response:
+        return await _zip(jobs, request)
+
+    return [
+        Route("/results/{job}/{name}", result),
+        Route("/examples/{name}", example),
+        Route("/history.zip", export),
+    ]
+
+
+async def _zip(jobs: Jobs, request: Request) -> Response:
+    """The pictures of the jobs that the link names: whoever knows a job's id may see it, as with `results`."""
+    ids = re.findall(r"[0-9a-f-]{36}", request.query_params.get("jobs", "")[:EXPORT_LIMIT])
+    records = [record for job in dict.fromkeys(ids) if (record := jobs.store.load(job)) is not None]
+    if not records:
+        return Response(status_code=404)
+    headers = {"Content-Disposition": 'attachment; filename="rpiae_history.zip"', "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(zip_stream(jobs.store, records), media_type="application/zip", headers=headers)
 
 
 def _png(path: Path | None) -> Response:

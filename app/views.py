@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from app.jobs import Snapshot
+from app.settings import to_query
 from app.store import Record
 from app.texts import say, tokenizer_label
 from app.widgets import before_after, card
@@ -171,6 +172,10 @@ def _tools(record: Record, index: int) -> str:
             f'<a class="tool" download href="{address(record, picture["mask"])}">{say("download.mask")}</a>'
         )
     links.append(f'<button class="tool" data-action="edit" data-index="{index}">{go_on}</button>')
+    query = to_query(record, index)
+    if query:
+        words = f'data-copy="{escape(query)}" data-done="{say("copy_link.done")}"'
+        links.append(f'<button class="tool" {words}>{say("copy_link")}</button>')
     if len(record.pictures) > 1:
         links.append(f'<span class="seed">{say("status.seed", seed=picture["seed"])}</span>')
     return (

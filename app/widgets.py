@@ -14,13 +14,16 @@ import gradio as gr
 from gradio.component_meta import ComponentMeta
 
 from app.examples import Example
+from app.request import PICTURES_MAX
 from app.texts import say
 
 # The delegated click handler of a view: only buttons that carry `data-action` reach the server.
 VIEW_JS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-action]');
-  if (button) trigger('click', {action: button.dataset.action, index: Number(button.dataset.index || 0)});
+  if (!button) return;
+  const {action, index, job} = button.dataset;
+  trigger('click', {action, index: Number(index || 0), job: job || ''});
 });
 """
 STATUS_JS = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
@@ -47,17 +50,19 @@ SafeImage = ABCMeta.__new__(
 )
 
 
-def picture_box(elem_id: str) -> gr.Image:
+def picture_box(
+    elem_id: str, label: str | None = None, placeholder: str | None = None, height: int = 260
+) -> gr.Image:
     """The upload of a tab."""
     return SafeImage(
-        label=say("picture"),
-        placeholder=say("picture.drop"),
+        label=label or say("picture"),
+        placeholder=placeholder or say("picture.drop"),
         type="filepath",
         format="png",
         image_mode=None,
         sources=["upload", "clipboard"],
         buttons=["fullscreen"],
-        height=260,
+        height=height,
         elem_id=elem_id,
     )
 
@@ -76,9 +81,24 @@ def status_box(elem_id: str) -> gr.HTML:
     )
 
 
+def notice_box(elem_id: str) -> gr.HTML:
+    """A place for one sentence above a form; it takes no room while there is none."""
+    return gr.HTML("", elem_id=elem_id, js_on_load=STATUS_JS, apply_default_css=False, visible=False)
+
+
+def list_box(elem_id: str, value: str = "") -> gr.HTML:
+    """A list whose buttons arrive as `click` events with `action`, `index` and `job`."""
+    return gr.HTML(value, elem_id=elem_id, js_on_load=VIEW_JS, apply_default_css=False)
+
+
 def empty(text: str) -> str:
     """A quiet sentence where a result will be."""
     return f'<div class="empty"><p>{escape(text)}</p></div>'
+
+
+def note(text: str, wrong: bool = False) -> str:
+    """One sentence beside controls."""
+    return f'<p class="note{" wrong" if wrong else ""}">{escape(text)}</p>'
 
 
 def card(message: str) -> str:
@@ -131,6 +151,24 @@ def before_after(
     )
 
 
+def count_slider(room: str) -> gr.Slider:
+    """How many pictures one run makes."""
+    return gr.Slider(
+        1, PICTURES_MAX, 1, step=1, label=say("count"), info=say("count.help"), elem_id=f"{room}-count"
+    )
+
+
+def filled(fields: dict[str, Any], values: dict[str, Any]) -> list[Any]:
+    """An update for each of a form's fields: its value, within what a slider can show, or nothing."""
+    updates = []
+    for name, box in fields.items():
+        value = values.get(name)
+        if value is not None and isinstance(box, gr.Slider):
+            value = min(max(value, box.minimum), box.maximum)
+        updates.append(gr.skip() if value is None else value)
+    return updates
+
+
 def slider(name: str, low: float, high: float, step: float, defaults: dict[str, float]) -> gr.Slider:
     """A setting of the sampler with its help; `name` is the key of its words."""
     setting = {
@@ -139,6 +177,15 @@ def slider(name: str, low: float, high: float, step: float, defaults: dict[str, 
         "image_guidance": "image_guidance_scale",
     }
     return gr.Slider(low, high, defaults[setting[name]], step=step, label=say(name), info=say(f"{name}.help"))
+
+
+def interval(elem_id: str) -> tuple[gr.Slider, gr.Slider]:
+    """The times between which guidance is on; for drawing by class, so hidden at first."""
+    shared = {"step": 0.01, "visible": False}
+    help_text = say("interval.help")
+    low = gr.Slider(0, 1, 0, label=say("interval.from"), info=help_text, elem_id=f"{elem_id}-from", **shared)
+    high = gr.Slider(0, 1, 1, label=say("interval.to"), elem_id=f"{elem_id}-to", **shared)
+    return low, high
 
 
 def seed_row(room: str) -> tuple[gr.Number, gr.Checkbox]:

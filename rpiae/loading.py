@@ -18,6 +18,7 @@ from torch import nn
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CONFIG = "config.json"
 HUB_PREFIX = "hf:"
+HUB_FILES = ("*.json", "*.safetensors", "*.md", "*.txt")  # of a repository, what a checkpoint consists of
 NAMED = 5
 
 
@@ -28,7 +29,7 @@ def resolve(source: str | Path) -> Path:
 
         name = str(source)[len(HUB_PREFIX) :]
         with hub_errors(name):
-            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md", "*.txt"]))
+            return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"there is no checkpoint folder {str(source)!r}; for a hub model write hf:org/name")

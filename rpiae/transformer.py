@@ -155,6 +155,8 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         self.null_source = nn.Parameter(torch.randn(tokens, hidden_size) * 0.02)
         self.text_type = nn.Parameter(torch.zeros(hidden_size))
         self.source_type = nn.Parameter(torch.zeros(hidden_size))
+        # Rotations tell where tokens are to each other; "at the bottom" and a background need to know where they are.
+        self.position = nn.Parameter(torch.zeros(tokens, hidden_size))
 
         self.blocks = nn.ModuleList(
             Block(hidden_size, num_heads, feed_forward_size) for _ in range(num_layers)
@@ -211,7 +213,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
                 there = has_source[:, None, None]
                 places = torch.where(there, places, self.null_source.to(places.dtype))
                 patches = patches * there
-        x = torch.cat([words, (places + self.source_type).to(words.dtype)], dim=1)
+        x = torch.cat([words, (places + self.position + self.source_type).to(words.dtype)], dim=1)
         keys, values = [], []
         for block in self.blocks:
             x, k, v = block.context(x, self.context_rope)
@@ -261,6 +263,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         size = self.config.patch_size
         noisy, source_patches = patchify(hidden_states, size), context.source_patches.to(hidden_states.dtype)
         x = self.target_input(noisy) + self.source_to_target(source_patches)
+        x = x + self.position.to(x.dtype)
         time = time or self.encode_time(timestep)
         layers = zip(self.blocks, time.blocks, context.keys, context.values, strict=True)
         for block, modulation, keys, values in layers:

@@ -63,3 +63,23 @@ def smoke_checkpoint(tmp_path_factory) -> Path:
             torch.nn.init.normal_(parameter, std=0.2)
     write_checkpoint(config, vae, transformer, {})
     return folder
+
+
+@pytest.fixture(scope="session")
+def class_checkpoint(tmp_path_factory) -> Path:
+    """A tiny, untrained class-conditional checkpoint with as many classes as ImageNet; its pictures are 64 x 64."""
+    import torch
+
+    from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel
+
+    folder = tmp_path_factory.mktemp("classes") / "smoke-classes"
+    torch.manual_seed(0)
+    vae = AutoencoderRPiAE.from_official(GOLDEN / "rpiae_stage3_1_c8_ema.pt", 3, 4)
+    transformer = LightningDiT2DModel(8, 4, 1, 32, 2, 2, 64, 1000, 16)
+    # Untrained blocks are the identity and the label would change nothing: give every part something to do.
+    for parameter in transformer.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    ClassConditionalPipeline(vae=vae, transformer=transformer).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    return folder

@@ -115,7 +115,7 @@ def test_arrows_between_packages_hold(package):
     assert not wrong, f"{package} may import only {sorted(MAY_IMPORT[package])} of our packages"
 
 
-@pytest.mark.parametrize("start", ["app.service", "app.jobs"])
+@pytest.mark.parametrize("start", ["app.service", "app.jobs", "app.chain", "app.mask", "app.settings", "app.export"])
 def test_the_engine_of_the_studio_knows_no_gradio(start):
     seen, waiting = set(), [start]
     while waiting:

@@ -46,7 +46,8 @@ class StageSettings(Settings):
 
 
 class RepresentationStage(StageSettings):
-    """Stage 0, compact configs only: dense image-text contrast, colour, style and a linear pixel readout on crops."""
+    """Stage 0, compact configs only: dense image-text contrast, colour, style, size, place within the object and a
+    linear pixel readout, on crops."""
 
     task: Literal["representation"]
     crop: int = 128
@@ -54,6 +55,8 @@ class RepresentationStage(StageSettings):
     contrast: float = 1.0
     color: float = 0.5
     style: float = 0.2
+    size: float = 0.2
+    offset: float = 2.0
     # Without it the pixels are soon beyond any decoder's reach (19 dB by a linear one, 36 dB at the start).
     pixels: float = 20.0
 

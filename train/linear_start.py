@@ -25,9 +25,13 @@ def collect_pictures(dataset: Dataset, count: int = PICTURES) -> Tensor:
 
 
 @torch.no_grad()
-def start_encoder(encoder: RepresentationEncoder, dataset: Dataset) -> None:
+def start_encoder(encoder: RepresentationEncoder, dataset: Dataset, share: float = 1.0) -> None:
     """Patch embedding from principal components of normalised patches, variances halved in the logarithm (large and
-    small components come nearer to one size); block outputs zero. Only for the compact encoder."""
+    small components come nearer to one size); block outputs zero. Only for the compact encoder.
+
+    share: of the channels that the components fill. The rest starts empty: room for what the blocks find out, beside
+    the pixels instead of over them.
+    """
     if not isinstance(encoder, CompactEncoder):
         return
     projection = encoder.model.patch_embed.proj
@@ -35,11 +39,12 @@ def start_encoder(encoder: RepresentationEncoder, dataset: Dataset) -> None:
     patches = patchify(pictures, encoder.downsampling).flatten(0, 1).double()
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
-    order = values.argsort(descending=True)[: projection.weight.shape[0]]
+    order = values.argsort(descending=True)[: round(share * projection.weight.shape[0])]
     deviations = values[order].clamp_min(1e-8).sqrt()
     # deviation ** -0.5 leaves a component with the square root of its deviation; then one scale to unit mean square.
     rows = vectors[:, order].T * deviations.rsqrt()[:, None]
     rows = rows / deviations.mean().sqrt()
+    rows = torch.cat([rows, rows.new_zeros(projection.weight.shape[0] - len(rows), rows.shape[1])])
     side = encoder.downsampling
     projection.weight.copy_(rows.float().view(-1, side, side, 3).permute(0, 3, 1, 2))
     projection.bias.copy_(-(rows @ mean).float())

@@ -47,13 +47,42 @@
     }
   });
 
-  // The tab on show stays the same after a reload.
+  // A link that fills the form, into the clipboard; where a page may not write there, by selecting.
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const field = document.body.appendChild(document.createElement("textarea"));
+      field.value = text;
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+    }
+  };
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    if (!button || button.dataset.words) return;
+    await copy(location.origin + location.pathname + button.dataset.copy);
+    button.dataset.words = button.textContent;
+    button.textContent = button.dataset.done;
+    button.setAttribute("aria-live", "polite");
+    setTimeout(() => {
+      button.textContent = button.dataset.words;
+      delete button.dataset.words;
+    }, 2000);
+  });
+  // A link has done its work once something runs; a reload then shows that, and not the link's settings again.
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("button.run") && location.search) history.replaceState(null, "", location.pathname);
+  });
+
+  // The tab on show stays the same after a reload; a link's tab goes before it.
   const TAB = "rpiae.tab";
   document.addEventListener("click", (event) => {
     const id = event.target.closest?.('[role="tab"]')?.dataset.tabId;
     if (id) localStorage.setItem(TAB, id);
   });
-  const last = localStorage.getItem(TAB);
+  const last = new URLSearchParams(location.search).get("tab") || localStorage.getItem(TAB);
   const reopen = (tries) => {
     const tab = document.querySelector(`[role="tab"][data-tab-id="${CSS.escape(last)}"]`);
     if (tab) tab.click();

@@ -32,7 +32,7 @@ def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
     source, the bundled checkpoint. Raises ValueError for what is missing, damaged or foreign."""
     if source not in (None, RANDOM) and is_official(source):
         name = str(source) if str(source).startswith(HUB_PREFIX) else Path(source).name
-        return _tokenizer(AutoencoderRPiAE.from_official(source), name, "not stated")
+        return wrap(AutoencoderRPiAE.from_official(source), name, "not stated")
     if source == RANDOM or source is None:
         folder = find()
         if folder is None:
@@ -47,10 +47,11 @@ def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
     else:
         model = AutoencoderRPiAE.from_pretrained(home)
         origin = str(source) if str(source).startswith(HUB_PREFIX) else folder.resolve().name
-    return _tokenizer(model, origin, _licence(folder))
+    return wrap(model, origin, licence(folder))
 
 
-def _tokenizer(model: AutoencoderRPiAE, origin: str, licence: str) -> RPiAETokenizer:
+def wrap(model: AutoencoderRPiAE, origin: str, licence: str) -> RPiAETokenizer:
+    """A loaded model as a tokenizer; `origin`: where its weights are from, in words for people."""
     side = model.config.image_size
     info = TokenizerInfo(
         name="rpiae",
@@ -71,8 +72,8 @@ def _with_random_weights(home: Path) -> AutoencoderRPiAE:
         return AutoencoderRPiAE(**{key: value for key, value in config.items() if not key.startswith("_")})
 
 
-def _licence(folder: Path) -> str:
-    """What the model card's front matter says."""
+def licence(folder: Path) -> str:
+    """What the front matter of a folder's model card says, or "not stated"."""
     card = folder / "README.md"
     lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
     found = [line.removeprefix("license:").strip() for line in lines if line.startswith("license:")]

@@ -5,6 +5,7 @@ The browser tests take these fixtures, too (tests/browser/conftest.py).
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,17 @@ def service(studio_checkpoint):
 def picture() -> Image.Image:
     """A 256 x 256 sticker scene."""
     return Image.open(PICTURES / "scene_1.png").convert("RGB")
+
+
+@pytest.fixture
+def ended():
+    """Waits for a task of the shelf, and returns it."""
+
+    def wait(task):
+        deadline = time.monotonic() + 120
+        while not task.done:
+            assert time.monotonic() < deadline, task.words
+            time.sleep(0.02)
+        return task
+
+    return wait

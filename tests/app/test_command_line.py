@@ -1,6 +1,7 @@
 """app.py as a process: what it says of mistakes, how soon the page is there, and that it stays at home."""
 
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -82,3 +83,21 @@ def test_the_page_is_there_soon_and_nothing_leaves_the_machine(studio_checkpoint
     assert [place for place in places if not place.startswith(AT_HOME)] == []
     print(f"page after {seconds:.1f} s")
     assert seconds < 45  # 5 s on an idle machine; tests may share theirs
+
+
+@pytest.mark.parametrize(
+    ("host", "space", "own"),
+    [
+        ("127.0.0.1", None, True),
+        ("localhost", None, True),
+        ("::1", None, True),
+        ("0.0.0.0", None, False),
+        ("192.168.1.5", None, False),
+        ("127.0.0.1", "org/name", False),
+    ],
+)
+def test_only_a_server_of_ones_own_takes_folders_that_people_name(monkeypatch, host, space, own):
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    if space:
+        monkeypatch.setenv("SPACE_ID", space)
+    assert runpy.run_path(str(ROOT / "app.py"), run_name="looked at")["_is_own"](host) is own

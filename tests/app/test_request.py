@@ -65,6 +65,17 @@ def test_an_edit_needs_a_picture_and_words():
         EditRequest(PICTURE, "make it blue", image_guidance_scale=99)
 
 
+def test_a_mask_has_the_pictures_size_and_a_parent_is_a_jobs_id():
+    assert EditRequest(PICTURE, "make it blue", mask=Image.new("L", (40, 30))).to_json()["parent"] == ""
+    with pytest.raises(ValueError, match="40 × 31 pixels, the picture 40 × 30"):
+        EditRequest(PICTURE, "make it blue", mask=Image.new("L", (40, 31)))
+    for wrong in ({"parent": 7}, {"parent": "x" * 99}):
+        with pytest.raises(ValueError, match="not a request"):
+            EditRequest(PICTURE, "make it blue", **wrong)
+    with pytest.raises(ValueError, match="is 4"):
+        EditRequest(PICTURE, "make it blue", parent_picture=4)
+
+
 def test_a_comparison_needs_tokenizers_and_takes_each_once():
     assert CompareRequest(PICTURE, ["rpiae", "sd-vae", "rpiae"]).tokenizers == ("rpiae", "sd-vae")
     with pytest.raises(ValueError, match="at least one tokenizer"):
@@ -77,7 +88,8 @@ def test_a_comparison_needs_tokenizers_and_takes_each_once():
     "request_",
     [
         GenerateRequest("a cat", seed=3, guidance_scale=2.5, count=2),
-        EditRequest(PICTURE, "make it blue", seed=4, preserve_unchanged=False),
+        EditRequest(PICTURE, "make it blue", seed=4, preserve_unchanged=False, parent="8d1f0e4c", parent_picture=1),
+        EditRequest(PICTURE, "make it blue", seed=4, mask=Image.new("L", PICTURE.size, 255)),
         CompareRequest(PICTURE, ("rpiae",)),
         ReconstructRequest(PICTURE),
     ],
@@ -85,7 +97,7 @@ def test_a_comparison_needs_tokenizers_and_takes_each_once():
 )
 def test_json_and_back_is_the_same_request(request_):
     text = json.dumps(request_.to_json())
-    assert from_json(json.loads(text), getattr(request_, "source", None)) == request_
+    assert from_json(json.loads(text), getattr(request_, "source", None), getattr(request_, "mask", None)) == request_
 
 
 @pytest.mark.parametrize("plain", [{}, {"kind": "delete"}, {"kind": "generate", "prompt": "a cat", "path": "/etc"}])

@@ -166,6 +166,9 @@ def test_a_folder_that_is_no_checkpoint_is_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match="make checkpoint"):
         check_checkpoint(str(tmp_path))
     check_checkpoint("hf:org/name")  # is looked for when it is loaded
+    golden = ROOT / "tests" / "fixtures" / "golden"
+    check_checkpoint(str(golden))  # the authors' files
+    check_checkpoint(str(golden / "rpiae_stage3_1_c8_ema.pt"))
 
 
 def truncate(folder):

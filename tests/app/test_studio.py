@@ -24,10 +24,12 @@ def jobs(studio_checkpoint, tmp_path):
 def test_every_picture_component_is_lossless_and_keeps_the_uploaded_bytes(jobs):
     page = create_app(jobs.service, jobs, Path("nowhere"))
     boxes = [block for block in page.blocks.values() if isinstance(block, gr.Image)]
-    assert len(boxes) == 2
+    assert {box.elem_id for box in boxes} >= {"edit-picture", "edit-mask", "compare-picture", "history-drop"}
     for box in boxes:
         assert (box.format, box.type, box.image_mode) == ("png", "filepath", None)
         assert "share" not in box.buttons
+    [editor] = [block for block in page.blocks.values() if isinstance(block, gr.ImageEditor)]
+    assert editor.format == "png" and not editor.sources
     assert page.analytics_enabled is False
 
 

@@ -1,8 +1,9 @@
-"""A whole edit and a whole generation against one SD-VAE round trip; a cached step against an uncached one.
+"""What an edit costs: whole edits and generations against one SD-VAE round trip, and what the steps are made of.
 
     PYTHONPATH=. python tests/benchmarks/bench_edit.py [--checkpoint DIR] [--repeats N] [--output FILE]
 
-All in one process, float32, on the CPU; SD-VAE is diffusers' AutoencoderKL at its published size with random weights.
+All in one process, on the CPU, float32 where nothing else is said; SD-VAE is diffusers' AutoencoderKL at its published
+size with random weights.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from rpiae import RPiAEPipeline, images, tokenizers
+from rpiae import RPiAEPipeline, guidance, images, precision, tokenizers
 
 PROMPT = "make the car blue"
 
@@ -30,6 +31,12 @@ def seconds(work, repeats: int) -> float:
     return statistics.median(times)
 
 
+def branches(pipe: RPiAEPipeline, editing: bool) -> int:
+    """How many guidance branches a step computes with the checkpoint's own scales."""
+    scales = (pipe.config.defaults[name] for name in ("guidance_scale", "image_guidance_scale"))
+    return len(guidance.branches(*scales, editing))
+
+
 @torch.no_grad()
 def uncached_steps(pipe: RPiAEPipeline, branches: int, steps: int) -> None:
     """The steps of an edit when the context is computed again in each."""
@@ -42,12 +49,16 @@ def uncached_steps(pipe: RPiAEPipeline, branches: int, steps: int) -> None:
 
 
 @torch.no_grad()
-def cached_steps(pipe: RPiAEPipeline, branches: int, steps: int) -> None:
+def cached_steps(pipe: RPiAEPipeline, branches: int, steps: int, editing: bool = True) -> None:
+    """The same as the pipeline does it: context and modulations once."""
     shape = pipe.vae.latent_shape
-    context = pipe.transformer.encode_context(pipe.text_encoder([PROMPT] * branches), torch.zeros(branches, *shape))
+    source = torch.zeros(branches, *shape) if editing else None
+    context = pipe.transformer.encode_context(pipe.text_encoder([PROMPT] * branches), source)
+    schedule = torch.linspace(1, 1 / steps, steps)
+    modulations = pipe.transformer.encode_time(schedule)
     x = torch.zeros(branches, *shape)
     for step in range(steps):
-        pipe.transformer(x, torch.full((branches,), 1 - step / steps), context=context)
+        pipe.transformer(x, schedule[step].expand(branches), context=context, time=modulations[step])
 
 
 def main() -> None:
@@ -67,23 +78,31 @@ def main() -> None:
     def round_trip():
         sd_vae.decode(sd_vae.encode(x))
 
-    edit_times = seconds(lambda: pipe(PROMPT, image=picture), options.repeats)
+    of_edit, of_generation = branches(pipe, True), branches(pipe, False)
     rows = {
         "SD-VAE encode + decode, s": seconds(round_trip, options.repeats),
-        "edit, s": edit_times,
+        "edit, s": seconds(lambda: pipe(PROMPT, image=picture), options.repeats),
         "generation, s": seconds(lambda: pipe("a blue car"), options.repeats),
-        "edit steps with cache, s": seconds(lambda: cached_steps(pipe, 3, steps), options.repeats),
-        "edit steps without cache, s": seconds(lambda: uncached_steps(pipe, 3, steps), options.repeats),
+        "edit steps with cache, s": seconds(lambda: cached_steps(pipe, of_edit, steps), options.repeats),
+        "edit steps without cache, s": seconds(lambda: uncached_steps(pipe, of_edit, steps), options.repeats),
+        "generation steps, s": seconds(lambda: cached_steps(pipe, of_generation, steps, False), options.repeats),
     }
+    precision.speed_up(pipe)
+    rows[f"edit, transformer in {str(pipe.transformer.dtype).removeprefix('torch.')}, s"] = seconds(
+        lambda: pipe(PROMPT, image=picture), options.repeats
+    )
+    per_branch = rows["edit steps with cache, s"] / of_edit, rows["generation steps, s"] / of_generation
     ratios = {
         "edit / SD-VAE round trip": rows["edit, s"] / rows["SD-VAE encode + decode, s"],
         "generation / SD-VAE round trip": rows["generation, s"] / rows["SD-VAE encode + decode, s"],
         "without cache / with cache": rows["edit steps without cache, s"] / rows["edit steps with cache, s"],
+        "step of an edit / of a generation, per branch": per_branch[0] / per_branch[1],
     }
-    result = {"threads": torch.get_num_threads(), "steps": steps, "seconds": rows, "ratios": ratios}
+    run = {"threads": torch.get_num_threads(), "steps": steps, "branches": of_edit}
+    result = run | {"seconds": rows, "ratios": ratios}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{torch.get_num_threads()} threads, {steps} steps, median of {options.repeats}")
+    print(f"{torch.get_num_threads()} threads, {steps} steps, {of_edit} branches an edit, median of {options.repeats}")
     for name, value in (rows | ratios).items():
         print(f"| {name} | {value:.3f} |")
     assert ratios["edit / SD-VAE round trip"] <= 0.5, "an edit must take at most half of an SD-VAE round trip"

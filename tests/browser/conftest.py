@@ -68,6 +68,7 @@ class Studio:
     def start(self) -> None:
         command = [sys.executable, str(ROOT / "tests" / "app" / "watched_app.py"), str(self.connections)]
         command += ["--checkpoint", str(self.checkpoint), "--port", str(self.port), "--outputs", str(self.outputs)]
+        command += ["--dtype", "float32"]  # the same words and pixels on every machine
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADIO_")}
         environment["GRADIO_TEMP_DIR"] = str(self.folder / "gradio")
         self.errors = (self.folder / "errors.log").open("a")

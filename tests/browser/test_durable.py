@@ -26,7 +26,7 @@ def step_shown(page) -> int:
 def test_stop_ends_the_work_and_keeps_what_there_was(page):
     begin_long(page)
     page.wait_for_function("/^\\d+ % · RPiAE Studio$/.test(document.title)")
-    assert page.locator("#generate-run").is_disabled()
+    assert page.locator("#generate-run").inner_text() == "Add to queue"
     at = step_shown(page)
     page.keyboard.press("Escape")
     page.locator("#generate-status", has_text="Stopped at step").wait_for()

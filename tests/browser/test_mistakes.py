@@ -70,6 +70,7 @@ def test_a_picture_that_is_cut_off_and_one_that_is_too_small(page, tmp_path, upl
 
 
 def test_no_words_and_no_picture_are_told_beside_the_field(page, forgive):
+    page.locator("#model", has_text="float32").wait_for()
     page.wait_for_timeout(1500)  # Gradio takes the words away again when an answer to the page's opening is on its way
     page.locator("#edit-run").click()
     told = page.locator(".validation-error:visible")

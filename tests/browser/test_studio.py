@@ -23,9 +23,9 @@ def download(page, link) -> tuple[str, Image.Image]:
         return saved.suggested_filename, Image.open(BytesIO(stream.read()))
 
 
-def test_the_page_loads_with_three_tabs_and_says_what_is_loaded(page):
+def test_the_page_loads_with_five_tabs_and_says_what_is_loaded(page):
     assert page.title() == "RPiAE Studio"
-    assert page.get_by_role("tab").all_inner_texts() == ["Edit", "Generate", "Compare"]
+    assert page.get_by_role("tab").all_inner_texts() == ["Edit", "Generate", "Compare", "History", "Models"]
     page.locator("#model", has_text="smoke-studio · CPU · float32").wait_for()
     for name in ("Generate", "Compare", "Edit"):
         page.get_by_role("tab", name=name).click()

@@ -149,5 +149,20 @@ def test_folder_checksum_follows_names_and_contents(tmp_path):
     assert len({first, second, folder_sha256(tmp_path)}) == 3
 
 
+def test_a_single_file_and_the_authors_files_have_checksums(tmp_path):
+    (tmp_path / "tokenizer.pt").write_bytes(b"weights")
+    (tmp_path / "copy.pt").write_bytes(b"weights")
+    both, one = folder_sha256(tmp_path), folder_sha256(tmp_path / "tokenizer.pt")
+    assert both != one != folder_sha256(tmp_path / "copy.pt")  # the name counts
+    (tmp_path / "copy.pt").write_bytes(b"other weights")
+    assert folder_sha256(tmp_path) != both and folder_sha256(tmp_path / "tokenizer.pt") == one
+
+
+def test_a_class_has_its_place_in_a_recipe():
+    recipe = Recipe(kind="generate", prompt="tench", class_label=0, seed=3, guidance_interval=(0.1, 0.9))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.parameters() == "tench | class 0 | seed 3"
+
+
 def test_versions_name_what_decides_the_pixels():
     assert {"torch", "diffusers", "transformers"} <= set(versions())

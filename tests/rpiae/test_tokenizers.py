@@ -1,6 +1,7 @@
 """Tokenizers behind one protocol: shapes, ranges, facts, and strict loading."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -224,3 +225,17 @@ def test_sheet_shows_every_tokenizer_also_one_that_failed(ours):
     assert len(places) == 1
     failed = pixels[:, places[0] + width + 16 :]
     assert (failed[: 2 * height] == 255).all() and (failed[2 * height :] < 128).any()
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_rpiae_from_the_authors_tokenizer(golden, tmp_path, whole_folder):
+    from rpiae.official import RELEASED_TOKENIZER
+
+    file = tmp_path / RELEASED_TOKENIZER
+    shutil.copy(golden.path("rpiae_stage3_1_c8_ema.pt"), file)
+    tokenizer = load("rpiae", tmp_path if whole_folder else file)
+    assert tokenizer.info.latent_shape == (8, 4, 4) and tokenizer.info.licence == "not stated"
+    assert tokenizer.info.source == (tmp_path if whole_folder else file).name
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    z = tokenizer.encode(x)
+    assert z.shape == (2, 8, 4, 4) and tokenizer.decode(z).shape == x.shape

@@ -16,6 +16,7 @@ from .scenes import Scene, draw, label_map, sample_scene
 NOUNS = tuple(V.nouns)
 COLORS = tuple(V.colors)
 BACKGROUNDS = tuple(V.backgrounds)
+SIZES = tuple(V.sizes)
 # Classes of the dense image-text contrast: every noun, then every background.
 PHRASES = tuple(f"{V.nouns[n].article} {n}" for n in NOUNS) + tuple(V.backgrounds[b].phrase for b in BACKGROUNDS)
 PATCH = 16
@@ -36,8 +37,9 @@ class ScenePictures(Dataset):
     """`samples` pictures of scenes; each item {"image": uint8 (3, s, s), "index": its number} and, with labels, token
     classes (s/16, s/16).
 
-    Labels: "phrase" (index into PHRASES), "color" (0 = its own colours, then COLORS; IGNORE off objects) and "style"
-    (0 outlined, 1 flat; IGNORE off objects).
+    Labels: "phrase" (index into PHRASES), "color" (0 = its own colours, then COLORS; IGNORE off objects), "style"
+    (0 outlined, 1 flat; IGNORE off objects), "size" (index into SIZES; IGNORE off objects) and "offset" (x, y), from
+    the sticker's centre to the patch's in sides of the sticker, 0 off objects.
     """
 
     def __init__(self, seed: int, tag: int, samples: int, settings: PictureSettings):
@@ -99,19 +101,27 @@ def letterboxed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def token_labels(scene: Scene, window: tuple[slice, slice]) -> dict[str, np.ndarray]:
-    """What each 16 x 16 patch of a window shows: {"phrase", "color", "style"}, int64 (rows, columns)."""
+    """What each 16 x 16 patch of a window shows: {"phrase", "color", "style", "size"}, int64 (rows, columns), and
+    "offset", float32 (rows, columns, 2)."""
     labels = label_map(scene)[window]
     rows, columns = labels.shape[0] // PATCH, labels.shape[1] // PATCH
     cells = labels[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH)
     phrase = np.full((rows, columns), len(NOUNS) + BACKGROUNDS.index(scene.background))
-    color = np.full((rows, columns), IGNORE)
-    style = np.full((rows, columns), IGNORE)
+    color, style, size = (np.full((rows, columns), IGNORE) for _ in range(3))
+    offset = np.zeros((rows, columns, 2), np.float32)
     best = np.full((rows, columns), COVERAGE)
+    top, left = (part.start or 0 for part in window)
+    middles_y = top + PATCH * (np.arange(rows)[:, None] + 0.5)
+    middles_x = left + PATCH * (np.arange(columns)[None] + 0.5)
     for index, one in enumerate(scene.objects):
         covered = (cells == index).mean((1, 3))
         here = covered >= best
         best = np.maximum(best, covered)
+        side = V.sizes[one.size]
+        away = np.broadcast_arrays((middles_x - one.cx) / side, (middles_y - one.cy) / side)
         phrase[here] = NOUNS.index(one.noun)
         color[here] = 0 if one.color is None else 1 + COLORS.index(one.color)
         style[here] = 0 if scene.style == "outlined" else 1
-    return {"phrase": phrase, "color": color, "style": style}
+        size[here] = SIZES.index(one.size)
+        offset[here] = np.stack(away, axis=-1)[here]
+    return {"phrase": phrase, "color": color, "style": style, "size": size, "offset": offset}

@@ -1,7 +1,8 @@
 """Stage 0: teach a compact representation encoder what scenes show.
 
 Dense image-text contrast: each token's feature, projected into the text encoder's space, must be nearest to the phrase
-of what its patch shows ("a cat", "on a beach"); besides, linear layers read colour, style and the patch's pixels.
+of what its patch shows ("a cat", "on a beach"); besides, linear layers read colour, style, size, where in the object
+the patch lies, and the patch's pixels.
 """
 
 from pathlib import Path
@@ -17,17 +18,20 @@ from rpiae.layers import patchify
 from rpiae.text import TextEncoder
 
 from ..config import RepresentationStage, TrainingConfig
-from ..data.pictures import COLORS, IGNORE, PHRASES, PictureSettings, ScenePictures
+from ..data.pictures import COLORS, IGNORE, PHRASES, SIZES, PictureSettings, ScenePictures
 from ..linear_start import collect_pictures, least_squares, start_encoder
 from ..runtime import compile_methods
 from .task import Task
 
 TAG, HELD_OUT_TAG = 10, 11
 VALIDATION_PICTURES = 128
+# Of the channels that start as pixels; the rest is room for meaning.
+PIXEL_SHARE = 2 / 3
 
 
 class DenseHeads(nn.Module):
-    """Linear readers of token features: phrase (by text embeddings), colour, style, and pixels (normalised)."""
+    """Linear readers of token features: phrase (by text embeddings), colour, style, size, offset, and pixels
+    (normalised)."""
 
     def __init__(self, feature_channels: int, phrase_embeddings: Tensor, patch_width: int):
         super().__init__()
@@ -37,13 +41,16 @@ class DenseHeads(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.color = nn.Linear(feature_channels, 1 + len(COLORS))
         self.style = nn.Linear(feature_channels, 2)
+        self.size = nn.Linear(feature_channels, len(SIZES))
+        self.offset = nn.Linear(feature_channels, 2)
         self.pixels = nn.Linear(feature_channels, patch_width)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Features (N, F) → logits per label name."""
+        """Features (N, F) → logits per class label's name."""
         towards = F.normalize(self.project(features).float(), dim=-1)
         phrase = towards @ self.phrases.T * self.log_scale.exp().clamp(max=100.0)
-        return {"phrase": phrase, "color": self.color(features), "style": self.style(features)}
+        others = {name: getattr(self, name)(features) for name in ("color", "style", "size")}
+        return {"phrase": phrase} | others
 
 
 class RepresentationTask(Task):
@@ -59,7 +66,7 @@ class RepresentationTask(Task):
         self.held_out = ScenePictures(config.seed, HELD_OUT_TAG, VALIDATION_PICTURES, pictures)
 
     def start(self) -> None:
-        start_encoder(self.encoder, self.dataset)
+        start_encoder(self.encoder, self.dataset, PIXEL_SHARE)
         pictures = collect_pictures(self.dataset).to(self.heads.pixels.weight.device)
         with torch.no_grad():
             tokens, patches = self._tokens(pictures)
@@ -80,18 +87,25 @@ class RepresentationTask(Task):
             name: F.cross_entropy(logits.float(), batch[name].flatten(), ignore_index=IGNORE)
             for name, logits in self.heads(features).items()
         }
+        on_object = (batch["color"].flatten() != IGNORE).float()
+        missed = (self.heads.offset(features).float() - batch["offset"].flatten(0, 2)).square().mean(1)
+        losses["offset"] = (missed * on_object).sum() / on_object.sum().clamp_min(1)
         losses["pixels"] = F.mse_loss(self.heads.pixels(features).float(), patches)
-        weights = {"phrase": stage.contrast, "color": stage.color, "style": stage.style, "pixels": stage.pixels}
+        weights = {name: getattr(stage, "contrast" if name == "phrase" else name) for name in losses}
         return losses | {"loss": sum(weights[name] * loss for name, loss in losses.items())}
 
     def validate(self) -> dict[str, float]:
-        """Accuracy of phrase, colour and style on held-out crops, over the patches that show an object."""
+        """Accuracy of phrase, colour, style and size on held-out crops, over the patches that show an object; how far
+        the offset is off, in sides of the object; and how well pixels are read, in dB of the normalised patch."""
         batch = torch.utils.data.default_collate([self.held_out[i] for i in range(VALIDATION_PICTURES)])
         batch = {k: v.to(self.heads.color.weight.device) for k, v in batch.items()}
         on_object = batch["color"].flatten() != IGNORE
-        features, _ = self._tokens(batch["image"].float() / 255)
+        features, patches = self._tokens(batch["image"].float() / 255)
+        missed = (self.heads.offset(features) - batch["offset"].flatten(0, 2)).norm(dim=1)[on_object].mean()
+        noise = F.mse_loss(self.heads.pixels(features), patches)
         hits = {k: logits.argmax(-1) == batch[k].flatten() for k, logits in self.heads(features).items()}
-        return {f"held_out_{name}": float(hit[on_object].float().mean()) for name, hit in hits.items()}
+        shares = {f"held_out_{name}": float(hit[on_object].float().mean()) for name, hit in hits.items()}
+        return shares | {"held_out_offset": float(missed), "held_out_pixels": float(noise)}
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
