@@ -41,7 +41,7 @@ class HistoryTab:
         asked = [self.owner, self.search, self.kind, self.limit]
         for event in (tab.select, self.kind.change):
             event(self._list, asked, self.list, **QUIET)
-        self.search.input(self._list, asked, self.list, trigger_mode="always_last", **QUIET)
+        self.search.change(self._list, asked, self.list, trigger_mode="always_last", **QUIET)
 
         def act(owner: str, search: str, kind: str, limit: int, kept: Any, event: gr.EventData) -> dict[Any, Any]:
             if event.action == "more":

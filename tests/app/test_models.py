@@ -215,9 +215,9 @@ def test_the_old_one_is_freed_before_the_new_one_is_read(changing, class_checkpo
     old = [weakref.ref(changing._held.vae), weakref.ref(changing._held.pipeline.transformer)]
     read, seen = checkpoints.read, []
 
-    def watched(place, device):
+    def watched(place, *rest):
         seen.extend(ref() is None for ref in old)
-        return read(place, device)
+        return read(place, *rest)
 
     monkeypatch.setattr(checkpoints, "read", watched)
     changing.switch(str(class_checkpoint))

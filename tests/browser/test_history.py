@@ -26,7 +26,6 @@ def history(page):
     """The cards of the History tab, once it is on show."""
     page.get_by_role("tab", name="History").click()
     page.locator("#history-list .job-card, #history-list .empty").first.wait_for()
-    page.wait_for_timeout(1000)  # Gradio begins to listen to a tab's parts only after it has drawn them
     return page.locator("#history-list .job-card")
 
 
