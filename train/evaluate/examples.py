@@ -2,8 +2,8 @@
 
     python -m train examples stickers-256
 
-Candidates are drawn until each wanted category has one that the judge accepts. So they show what the checkpoint can
-do, not how often: that is what the tables are for.
+Of many candidates those are taken that the judge accepts and that come nearest to the picture that was asked for, of as
+many categories as can be. So they show what the checkpoint can do, not how often: that is what the tables are for.
 """
 
 import argparse
@@ -18,19 +18,28 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from rpiae import RPiAEPipeline, images
+from rpiae.metrics import psnr
 from rpiae.recipe import Recipe, describe_pipeline, pixels_sha256, save_png
 
 from ..config import load_config
-from ..data.scenes import Edit, draw, sample_edit
+from ..data.scenes import CATEGORIES, Edit, draw, sample_edit
 from ..runtime import device, set_up
 from .judge import judge_scene
+from .measure import tensor_of
 
 TAG = 70
-CATEGORIES = ("color_alter", "subject_add", "background_change", "subject_remove", "tone_transfer", "motion_change")
-SPARE = ("resize", "style_change", "subject_replace", "swap", "text_change")
-COUNT, TRIES = 6, 12
+COUNT, TRIES = 6, 24
+CLEAN = 24.0  # dB to the picture that was asked for: the judge also accepts what is right and ugly
 BATCH = 6
 SIDE, GAP, TEXT_HEIGHT = 176, 8, 44
+
+
+@dataclass(frozen=True)
+class Candidate:
+    edit: Edit
+    seed: int
+    source: Image.Image
+    psnr: float
 
 
 @dataclass(frozen=True)
@@ -43,33 +52,35 @@ class Example:
 
 
 def make(pipe: RPiAEPipeline, count: int = COUNT) -> list[Example]:
-    """Up to `count` accepted examples, one per category, in the order of CATEGORIES and then SPARE."""
+    """Up to `count` examples: the best of every category first, then the second best, and so on."""
+    ranked = []
+    for number, category in enumerate(CATEGORIES):
+        found = sorted(_accepted(pipe, category, number), key=lambda candidate: -candidate.psnr)
+        ranked += [(rank, candidate) for rank, candidate in enumerate(found)]
+    ranked.sort(key=lambda pair: (pair[0], -pair[1].psnr))
+    return [_alone(pipe, candidate) for _, candidate in ranked[:count]]
+
+
+def _accepted(pipe: RPiAEPipeline, category: str, number: int) -> list[Candidate]:
+    rng = np.random.default_rng([TAG, number])
     found = []
-    for category in CATEGORIES + SPARE:
-        if len(found) == count:
-            break
-        example = _first_accepted(pipe, category)
-        if example is not None:
-            found.append(example)
-    return found
-
-
-def _first_accepted(pipe: RPiAEPipeline, category: str) -> Example | None:
-    rng = np.random.default_rng([TAG, (CATEGORIES + SPARE).index(category)])
     for start in range(0, TRIES, BATCH):
         edits = [sample_edit(rng, category) for _ in range(BATCH)]
         seeds = list(range(start, start + BATCH))
         sources = [images.load(draw(edit.source)) for edit in edits]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         out = pipe([edit.instruction for edit in edits], image=sources, generator=generators)
-        for edit, seed, source, result in zip(edits, seeds, sources, out.images, strict=True):
-            if judge_scene(np.asarray(result), edit.target).ok:
-                return _alone(pipe, edit, seed, source)
-    return None
+        results, targets = [np.asarray(result) for result in out.images], [draw(edit.target) for edit in edits]
+        distances = psnr(tensor_of(results), tensor_of(targets)).tolist()
+        for edit, seed, source, result, near in zip(edits, seeds, sources, results, distances, strict=True):
+            if near >= CLEAN and judge_scene(result, edit.target).ok:
+                found.append(Candidate(edit, seed, source, near))
+    return found
 
 
-def _alone(pipe: RPiAEPipeline, edit: Edit, seed: int, source: Image.Image) -> Example:
+def _alone(pipe: RPiAEPipeline, candidate: Candidate) -> Example:
     """The same edit outside its batch, as a person would run it: equal but for rounding."""
+    edit, seed, source = candidate.edit, candidate.seed, candidate.source
     out = pipe(edit.instruction, image=source, generator=torch.Generator().manual_seed(seed))
     return Example(edit, seed, source, out.images[0], out.change_masks[0])
 
@@ -81,7 +92,7 @@ def write(pipe: RPiAEPipeline, checkpoint: Path, folder: Path, sheet: Path) -> i
     folder.mkdir(parents=True)
     entries = []
     for example in found:
-        name = example.edit.category
+        name = f"{len(entries) + 1}-{example.edit.category}"
         example.source.save(folder / f"{name}.png", optimize=True)
         save_png(example.result, folder / f"{name}-edited.png", _recipe(pipe, checkpoint, example))
         entries.append(
