@@ -6,6 +6,8 @@ float32 elsewhere. The tokenizer stays in float32: its pixels are compared with 
 
 import torch
 
+from .loading import cast
+
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:
     """The format by the capabilities of `device`, the same on every machine of its kind."""
@@ -21,4 +23,4 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
 
 def speed_up(pipeline) -> None:
     """Bring a pipeline's transformer to the format that is fast where it is."""
-    pipeline.transformer.to(fast_dtype(pipeline.device))
+    cast(pipeline.transformer, fast_dtype(pipeline.device))
