@@ -50,15 +50,15 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
     q: (B, N, heads, D); k and v: (B, M, heads, D), one dtype and device. Returns (B, N, heads, D).
     """
+    if torch.is_autocast_enabled(q.device.type):
+        # SDPA would follow autocast by itself; every other way wants one half-precision type from the caller.
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     wanted = _AttentionBackendRegistry.get_active_backend()[0]
     if wanted == NATIVE and (q.device.type != "cuda" or torch.compiler.is_compiling()):
         # The everyday path on a CPU costs two comparisons. Compiled code stays with SDPA too: inductor sees
         # through it, while xformers picks its operator in Python, which may break the graph.
         return _sdpa(q, k, v)
-    if torch.is_autocast_enabled(q.device.type):
-        # SDPA follows autocast by itself; the other kernels want one half-precision type from the caller.
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     backend = _backend_for(q.device, q.dtype, q.shape[-1], wanted)
     if backend == NATIVE:
         return _sdpa(q, k, v)
@@ -78,17 +78,15 @@ def describe(device: torch.device | str = "cpu", dtype: torch.dtype = torch.floa
     """One line for `info` and recipes: the backend, and why another one is not used if one was wanted."""
     wanted = _AttentionBackendRegistry.get_active_backend()[0]
     choice = _choose(torch.device(device), dtype, head_dim, wanted)
-    name = "SDPA" if choice.backend == NATIVE else choice.backend.value
+    products = torch.device(device).type == "cpu" and dtype == torch.bfloat16
+    native = "batched products, SDPA where they would be large" if products else "SDPA"
+    name = native if choice.backend == NATIVE else choice.backend.value
     return f"{name} ({choice.reason})" if choice.reason else name
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    if q.device.type == "cpu":
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-        if q.dtype == torch.bfloat16 and q.shape[1] * k.shape[1] <= PRODUCTS_SIZE:
-            return _products(q, k, v)
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] * k.shape[1] <= PRODUCTS_SIZE:
+        return _products(q, k, v)
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return out.transpose(1, 2)
 

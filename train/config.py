@@ -91,7 +91,7 @@ class AutoencoderStage(StageSettings):
 
 
 class DiffusionStage(StageSettings):
-    """Text-to-image and editing on the tokenizer's latents. A sample is a scene: two edits of it and one caption."""
+    """Text-to-image and editing on the tokenizer's latents. A sample is a scene: two edits of it and two captions."""
 
     task: Literal["diffusion"]
     # Noise draws per context: the context is time-independent, so its tokens serve several.

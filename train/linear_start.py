@@ -12,6 +12,7 @@ from rpiae.bridge import VariationalBridge
 from rpiae.decoder import PixelDecoder
 from rpiae.encoder import CompactEncoder, RepresentationEncoder
 from rpiae.layers import TransformerBlock, map_to_tokens, patchify
+from rpiae.transformer import RPiAETransformer2DModel
 
 PICTURES = 512
 # Ridge regularisation, as a share of the mean square of the inputs.
@@ -96,6 +97,34 @@ def start_bridge(bridge: VariationalBridge, features: Tensor, pictures: Tensor, 
     nn.init.eye_(decoder.output.weight)
     nn.init.zeros_(decoder.output.bias)
     least_squares(decoder.input, f @ code, tokens)
+
+
+@torch.no_grad()
+def carry_over(transformer: RPiAETransformer2DModel, theirs: Tensor, ours: Tensor) -> None:
+    """Move a trained diffusion transformer onto another tokenizer: its input and output layers are joined with the best
+    linear maps between the two tokenizers' latents, its blocks keep what they know about text and scenes.
+
+    theirs, ours: normalised latents (N, c, h, w) of the same pictures, by the tokenizer that the transformer was
+    trained on and by the new one.
+    """
+    size = transformer.config.patch_size
+    theirs, ours = (patchify(latents, size).flatten(0, 1) for latents in (theirs, ours))
+    width = ours.shape[1]
+    read, write = nn.Linear(width, width), nn.Linear(width, width)
+    least_squares(read, ours, theirs)
+    least_squares(write, theirs, ours)
+    for layer in (transformer.target_input, transformer.source_input, transformer.source_to_target):
+        if layer.bias is not None:
+            layer.bias += layer.weight @ read.bias
+        layer.weight.copy_(layer.weight @ read.weight)
+    output = transformer.output
+    output.weight[:width] = write.weight @ output.weight[:width]
+    output.bias[:width] = write.weight @ output.bias[:width] + write.bias
+    if transformer.config.prediction == "data":
+        # A gain for each number is a diagonal matrix; of that matrix in the new latent, the diagonal.
+        gains = write.weight * read.weight.T
+        output.weight[width:] = gains @ output.weight[width:]
+        output.bias[width:] = gains @ output.bias[width:]
 
 
 def least_squares(layer: nn.Linear, inputs: Tensor, wanted: Tensor) -> None:

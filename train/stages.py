@@ -21,6 +21,8 @@ from rpiae.transformer import RPiAETransformer2DModel
 
 from . import publish
 from .config import AutoencoderStage, DiffusionStage, RepresentationStage, TrainingConfig
+from .data.pictures import PictureSettings, ScenePictures
+from .linear_start import carry_over, collect_pictures
 from .loop import Loop, Progress
 from .tasks.autoencoder import AutoencoderTask
 from .tasks.diffusion import DiffusionTask
@@ -28,6 +30,10 @@ from .tasks.representation import RepresentationTask
 from .tasks.task import Task
 
 logger = logging.getLogger(__name__)
+
+CARRY_TAG, CARRY_PICTURES = 80, 256
+# Mean difference of two tokenizers' normalised latents up to which they are one tokenizer, written in float16.
+SAME_LATENT = 0.05
 
 
 class Stages:
@@ -132,14 +138,25 @@ class Stages:
         if isinstance(stage, AutoencoderStage):
             return self._autoencoder_task(name, stage)
         assert isinstance(stage, DiffusionStage)
-        return DiffusionTask(config, stage, self.vae(), self._transformer())
+        vae = self.vae()
+        return DiffusionTask(config, stage, vae, self._transformer(vae))
 
-    def _transformer(self) -> RPiAETransformer2DModel:
-        """The transformer to train: the one of `init`, else a fresh one."""
+    def _transformer(self, vae: AutoencoderRPiAE) -> RPiAETransformer2DModel:
+        """The transformer to train: the one of `init`, carried over to `vae` when it was trained on another tokenizer;
+        without one, a fresh one."""
         init = self.config.init
-        if init is not None and (init / "transformer").is_dir():
-            return RPiAETransformer2DModel.from_pretrained(init / "transformer")
-        return RPiAETransformer2DModel(**self.config.models.transformer)
+        if init is None or not (init / "transformer").is_dir():
+            return RPiAETransformer2DModel(**self.config.models.transformer)
+        transformer = RPiAETransformer2DModel.from_pretrained(init / "transformer")
+        before = AutoencoderRPiAE.from_pretrained(init / "vae")
+        scenes = ScenePictures(self.config.seed, CARRY_TAG, CARRY_PICTURES, PictureSettings(filtered=0.2))
+        pictures = collect_pictures(scenes, CARRY_PICTURES)
+        with torch.no_grad():
+            theirs, ours = (model.normalise(model.encode(pictures).latent_dist.mode()) for model in (before, vae))
+        if (theirs - ours).abs().mean() > SAME_LATENT:
+            logger.info("the transformer of %s was trained on another tokenizer: carried over", init)
+            carry_over(transformer, theirs, ours)
+        return transformer
 
     def _autoencoder_task(self, name: str, stage: AutoencoderStage) -> AutoencoderTask:
         """The stage on its forerunner's models; parts that are new get a linear start."""

@@ -6,8 +6,17 @@ from rpiae.bridge import VariationalBridge
 from rpiae.decoder import PixelDecoder
 from rpiae.encoder import build_encoder
 from rpiae.layers import map_to_tokens, patchify
+from rpiae.text import TextStates
+from rpiae.transformer import RPiAETransformer2DModel
 from train.data.pictures import PictureSettings, ScenePictures
-from train.linear_start import collect_pictures, least_squares, start_bridge, start_decoder, start_encoder
+from train.linear_start import (
+    carry_over,
+    collect_pictures,
+    least_squares,
+    start_bridge,
+    start_decoder,
+    start_encoder,
+)
 
 
 def test_least_squares_recovers_a_linear_map():
@@ -50,3 +59,23 @@ def test_the_bridge_starts_as_the_best_linear_code_of_the_features():
     assert latent.square().mean().item() == torch.tensor(1.0).item() or abs(latent.square().mean() - 1) < 0.05
     error = map_to_tokens(bridge.decode(latent) - features).square().mean((0, 1))
     assert (error[:3] < 1e-3).all() and (error[3:] < 0.02).all()
+
+
+@torch.no_grad()
+def test_a_transformer_is_carried_over_to_a_rotated_latent():
+    """With permuted, sign-changed channels nothing may be lost: the same prediction, in the new channels."""
+    torch.manual_seed(0)
+    model = RPiAETransformer2DModel(
+        in_channels=6, sample_size=8, hidden_size=32, num_layers=2, num_heads=2, feed_forward_size=48,
+        text_width=10, text_slots=4,
+    )  # fmt: skip
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    theirs = torch.randn(64, 6, 8, 8)
+    order, signs = torch.randperm(6), torch.tensor([1.0, -1, 1, -1, -1, 1]).view(1, 6, 1, 1)
+    x, source, t = torch.randn(3, 6, 8, 8), torch.randn(3, 6, 8, 8), torch.tensor([0.2, 0.5, 0.9])
+    text = TextStates(torch.randn(3, 4, 10), torch.ones(3, 4, dtype=torch.bool))
+    before = model(x, t, text=text, source=source).sample
+    carry_over(model, theirs, theirs[:, order] * signs)
+    after = model(x[:, order] * signs, t, text=text, source=source[:, order] * signs).sample
+    torch.testing.assert_close(after, before[:, order] * signs, atol=2e-3, rtol=1e-3)

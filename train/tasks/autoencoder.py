@@ -30,7 +30,7 @@ TAG, HELD_OUT_TAG, LATENT_TAG = 20, 21, 22
 VALIDATION_PICTURES = 32
 LATENT_PICTURES = 256
 # Pixels against features in the bridge's linear start, as standard deviations.
-BRIDGE_PIXEL_WEIGHT = 2.5
+BRIDGE_PIXEL_WEIGHT = 1.5
 
 
 class AutoencoderTask(Task):
