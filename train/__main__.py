@@ -4,7 +4,11 @@
     python -m train smoke all output=/tmp/smoke  # seconds
     python -m train evaluate stickers-256 --checkpoint assets/checkpoints/stickers-256
     python -m train study-pivot stickers-256     # what the pivot loss does: a table
+    python -m train study-sampling stickers-256  # steps, time shift and guidance, judged: a table
     python -m train examples stickers-256        # the app's example pictures
+    python -m train measure-reconstruction FOLDER --tokenizer rpiae     # rFID, PSNR, SSIM, LPIPS
+    python -m train measure-samples samples.npz reference.npz           # gFID, IS, precision, recall
+    python -m train export geneval PROMPTS OUT --checkpoint DIR         # pictures for an official scorer
 """
 
 import argparse
@@ -70,13 +74,45 @@ def _study_pivot(arguments: list[str]) -> None:
     print(pivot_study.table(pivot_study.run(config)))
 
 
+def _study_sampling(arguments: list[str]) -> None:
+    from .evaluate.sampling_study import main as study
+
+    study(arguments)
+
+
 def _examples(arguments: list[str]) -> None:
     from .evaluate.examples import main as examples
 
     examples(arguments)
 
 
-COMMANDS = {"evaluate": _evaluate, "study-pivot": _study_pivot, "examples": _examples}
+def _measure_reconstruction(arguments: list[str]) -> None:
+    from .evaluate.folder import main as measure
+
+    measure(arguments)
+
+
+def _measure_samples(arguments: list[str]) -> None:
+    from .evaluate.samples import main as measure
+
+    measure(arguments)
+
+
+def _export(arguments: list[str]) -> None:
+    from .evaluate.exports import main as export
+
+    export(arguments)
+
+
+COMMANDS = {
+    "evaluate": _evaluate,
+    "study-pivot": _study_pivot,
+    "study-sampling": _study_sampling,
+    "examples": _examples,
+    "measure-reconstruction": _measure_reconstruction,
+    "measure-samples": _measure_samples,
+    "export": _export,
+}
 
 
 if __name__ == "__main__":

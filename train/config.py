@@ -87,7 +87,11 @@ class AutoencoderStage(StageSettings):
     # Standard deviation ~ U(0, tau) of the noise on what bridge or decoder are given, in units of the features' rms.
     noise_tau: float = 0.0
     # The same on the normalised latent before the bridge decodes it: a diffusion transformer's latents are not exact.
+    # Here the deviation is tau * U(0, 1) squared: exact latents, as of an input picture, count most.
     latent_noise_tau: float = 0.0
+    # After a bridge's training: so many channels are turned to what a picture shows, see `train.semantic_axes`.
+    semantic_channels: int = 0
+    semantic_gain: float = 1.0
 
 
 class DiffusionStage(StageSettings):

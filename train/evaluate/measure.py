@@ -27,11 +27,11 @@ BATCH = 8
 EXAMPLES = 5  # failures kept per row, in words
 
 
-def _batches(items: Sequence) -> list[Sequence]:
+def batches(items: Sequence) -> list[Sequence]:
     return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
 
 
-def _generators(seed: int, first: int, count: int) -> list[torch.Generator]:
+def seeded(seed: int, first: int, count: int) -> list[torch.Generator]:
     """One per picture: a seed belongs to a picture, not to a batch."""
     return [torch.Generator().manual_seed(seed * 1_000_003 + first + i) for i in range(count)]
 
@@ -63,7 +63,7 @@ def evaluate_reconstruction(
     scenes = [sample_scene(rng, unseen=True, filtered=filtered) for _ in range(n)]
     values: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": [], "judged": []}
     reason = None
-    for batch in _batches(scenes):
+    for batch in batches(scenes):
         drawn = [draw(scene) for scene in batch]
         x, y = tensor_of(drawn), round_trip(pipe, drawn)
         values["psnr"] += psnr(x, y).tolist()
@@ -82,8 +82,8 @@ def evaluate_text_to_image(pipe: RPiAEPipeline, n_per_skill: int = 20, seed: int
     for number, skill in enumerate(SKILLS):
         prompts = sample_prompts(skill, n_per_skill, seed)
         verdicts: list[Verdict] = []
-        for batch in _batches(prompts):
-            generators = _generators(seed, 10_000 * number + len(verdicts), len(batch))
+        for batch in batches(prompts):
+            generators = seeded(seed, 10_000 * number + len(verdicts), len(batch))
             pictures = pipe(prompt=[one.text for one in batch], generator=generators).images
             judged = zip(pictures, batch, strict=True)
             verdicts += [judge_claims(_array(picture), one.claims) for picture, one in judged]
@@ -127,12 +127,12 @@ def evaluate_preservation(
 def _evaluate_edits(pipe: RPiAEPipeline, edits: Sequence[Edit], seed: int, first: int) -> dict:
     verdicts: list[Verdict] = []
     sources, results, targets = [], [], []
-    for batch in _batches(edits):
+    for batch in batches(edits):
         inputs = [draw(edit.source) for edit in batch]
         pictures = pipe(
             prompt=[edit.instruction for edit in batch],
             image=[Image.fromarray(picture) for picture in inputs],
-            generator=_generators(seed, first + len(verdicts), len(batch)),
+            generator=seeded(seed, first + len(verdicts), len(batch)),
         ).images
         sources += inputs
         results += [_array(picture) for picture in pictures]

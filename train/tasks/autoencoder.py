@@ -24,11 +24,13 @@ from ..linear_start import collect_pictures, start_bridge, start_decoder
 from ..losses import bridge_losses, noisy_features, pivot_weight
 from ..perceptual import PerceptualDistance
 from ..runtime import compile_methods
+from ..semantic_axes import turn_to_meaning
 from .task import Task
 
-TAG, HELD_OUT_TAG, LATENT_TAG = 20, 21, 22
+TAG, HELD_OUT_TAG, LATENT_TAG, SEMANTIC_TAG = 20, 21, 22, 23
 VALIDATION_PICTURES = 32
 LATENT_PICTURES = 256
+SEMANTIC_PICTURES = 640
 # Pixels against features in the bridge's linear start, as standard deviations.
 BRIDGE_PIXEL_WEIGHT = 1.5
 
@@ -79,7 +81,7 @@ class AutoencoderTask(Task):
         if vae.bridge is not None:
             posterior = vae.bridge.encode(given)
             latent = vae.normalise(posterior.mode())
-            given = vae.bridge.decode(vae.denormalise(self._noisy(latent, stage.latent_noise_tau, batch["index"])))
+            given = vae.bridge.decode(vae.denormalise(self._noisy(latent, stage.latent_noise_tau, batch["index"], 2)))
             found = bridge_losses(given, features, posterior)
             losses |= {name: loss for name, loss in found.items() if getattr(stage, name)}
         reconstruction = vae.decoder(given).float()
@@ -100,15 +102,15 @@ class AutoencoderTask(Task):
             total = total + losses["pivot_weight"] * losses["pivot"]
         return losses | {"loss": total}
 
-    def _noisy(self, values: Tensor, tau: float | Tensor, index: Tensor) -> Tensor:
-        """Features or latents with noise of a strength drawn per picture, which what follows learns to live with. The
-        noise belongs to the picture's number, whatever batch or process it is in."""
+    def _noisy(self, values: Tensor, tau: float | Tensor, index: Tensor, power: int = 1) -> Tensor:
+        """Features or latents with noise of a strength drawn per picture, tau * U(0, 1) ** power, which what follows
+        learns to live with. The noise belongs to the picture's number, whatever batch or process it is in."""
         if not tau or not self.training:
             return values
         uniform, noise = [], []
         for number in index.tolist():
             generator = torch.Generator().manual_seed(number)
-            uniform.append(torch.rand((), generator=generator))
+            uniform.append(torch.rand((), generator=generator) ** power)
             noise.append(torch.randn(values.shape[1:], generator=generator))
         uniform, noise = (torch.stack(drawn).to(values.device) for drawn in (uniform, noise))
         return noisy_features(values, tau, uniform, noise)
@@ -139,6 +141,9 @@ class AutoencoderTask(Task):
         return images.to_pil(torch.cat(rows, dim=-2)[None])[0]
 
     def export(self, folder: Path) -> None:
+        if "bridge" in self.stage.trains and self.stage.semantic_channels:
+            scenes = ScenePictures(self.seed, SEMANTIC_TAG, SEMANTIC_PICTURES, PictureSettings(labels=True))
+            turn_to_meaning(self.vae, scenes, self.stage.semantic_channels, self.stage.semantic_gain)
         if self.vae.bridge is not None:
             self._measure_latents()
         self.vae.save_pretrained(folder)

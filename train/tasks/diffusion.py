@@ -26,7 +26,6 @@ from .task import Task
 TAG, HELD_OUT_TAG = 30, 31
 VALIDATION_ITEMS = 16
 SHEET_ITEMS = 6
-SHEET_STEPS = 20
 
 
 class DiffusionTask(Task):
@@ -131,13 +130,14 @@ class DiffusionTask(Task):
         )  # fmt: skip
 
     def sheet(self) -> Image.Image:
-        """Columns: source, result as it should be, result as drawn, picture drawn from the caption."""
+        """Columns: source, result as it should be, result as drawn, picture drawn from the caption; at the config's own
+        sampling settings."""
         pipe = self.pipeline()
         pipe.set_progress_bar_config(disable=True)
         items = [self.held_out[i] for i in range(SHEET_ITEMS)]
         sources = [images.to_pil(item["images"][:1].float() / 255)[0] for item in items]
         generators = [torch.Generator().manual_seed(i) for i in range(SHEET_ITEMS)]
-        common = {"num_inference_steps": SHEET_STEPS, "generator": generators, "output_type": "pt"}
+        common = {"generator": generators, "output_type": "pt"}
         edited = pipe(
             prompt=[item["texts"][0] for item in items], image=sources, preserve_unchanged=False, **common
         ).images

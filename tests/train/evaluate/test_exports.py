@@ -1,0 +1,225 @@
+"""Exports in the layouts that the official scorers read, looked at as the scorers do."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rpiae import RPiAEPipeline
+from train.__main__ import main
+from train.evaluate import exports
+from train.evaluate.exports import dpg, gedit, geneval, paint_all
+
+SIDE = 24
+GENEVAL = [
+    {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},
+    {"tag": "colors", "include": [{"class": "cow", "count": 1, "color": "red"}], "prompt": "a photo of a red cow"},
+]
+
+
+class Painter:
+    """Noise of the generator, as large as the source; keeps what it was asked."""
+
+    def __init__(self):
+        self.prompts, self.sources = [], []
+
+    def __call__(self, prompts, generators, sources):
+        self.prompts += prompts
+        self.sources += sources or []
+        sizes = [one.size for one in sources] if sources else [(SIDE, SIDE)] * len(prompts)
+        arrays = (
+            torch.randint(0, 256, (height, width, 3), generator=one, dtype=torch.uint8).numpy()
+            for one, (width, height) in zip(generators, sizes, strict=True)
+        )
+        return [Image.fromarray(array) for array in arrays]
+
+
+@pytest.fixture
+def geneval_prompts(tmp_path):
+    file = tmp_path / "evaluation_metadata.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in GENEVAL))
+    return file
+
+
+@pytest.fixture
+def dpg_prompts(tmp_path):
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    for name in ("COCOval2014000000000042", "partiprompts1"):
+        (folder / f"{name}.txt").write_text(f"A long text\nabout {name}.\n")
+    return folder
+
+
+def pixels(folder):
+    return {str(path.relative_to(folder)): np.asarray(Image.open(path)) for path in sorted(folder.rglob("*.png"))}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+# --- the layouts ---------------------------------------------------------------------------------------------
+
+
+def test_geneval_as_its_evaluate_images_reads_it(geneval_prompts, tmp_path):
+    out, painter = tmp_path / "out", Painter()
+    assert paint_all(geneval(geneval_prompts, out), painter, out, batch=3, shown=False) == 8
+    seen = {}
+    for folder in out.iterdir():
+        assert folder.is_dir() and folder.name.isdigit() and len(folder.name) == 5
+        metadata = json.loads((folder / "metadata.jsonl").read_text())
+        names = sorted(path.name for path in (folder / "samples").iterdir())
+        assert all(re.match(r"\d+\.png", name) for name in names)
+        seen[int(folder.name)] = (metadata, names)
+    files = ["0000.png", "0001.png", "0002.png", "0003.png"]
+    assert seen == {index: (line, files) for index, line in enumerate(GENEVAL)}
+    assert painter.prompts == [line["prompt"] for line in GENEVAL for _ in range(4)]
+    pictures = pixels(out)
+    assert len({picture.tobytes() for picture in pictures.values()}) == 8  # no noise twice
+
+
+def test_dpg_as_its_compute_dpg_bench_reads_it(dpg_prompts, tmp_path):
+    out, painter = tmp_path / "out", Painter()
+    paint_all(dpg(dpg_prompts, out), painter, out, batch=3, shown=False)
+    assert sorted(path.name.split(".")[0] for path in out.iterdir()) == ["COCOval2014000000000042", "partiprompts1"]
+    assert painter.prompts[0] == "A long text about COCOval2014000000000042." and len(painter.prompts) == 8
+    alone = Painter()
+    for path in out.iterdir():
+        sheet = Image.open(path)
+        assert sheet.size == (2 * SIDE, 2 * SIDE) and path.suffix == ".png"
+        corners = [(0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE)]  # in the scorer's order
+        for number, (left, top) in enumerate(corners):
+            seed = exports.picture_seed(0, path.stem, number)
+            [expected] = alone([""], [torch.Generator().manual_seed(seed)], None)
+            assert np.array_equal(sheet.crop((left, top, left + SIDE, top + SIDE)), expected)
+
+
+@pytest.fixture
+def gedit_folder(tmp_path):
+    import datasets
+
+    rng = np.random.default_rng(0)
+    shapes = [(30, 40), (20, 25), (33, 17)]
+    rows = {
+        "task_type": ["color_alter", "subject-add", "color_alter"],
+        "key": ["a1", "b2", "c3"],
+        "instruction": ["make it blue", "add a cat", "改变颜色"],
+        "instruction_language": ["en", "en", "cn"],
+        "input_image": [Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in shapes],
+        "Intersection_exist": [True, False, True],
+    }
+    rows["input_image_raw"] = [picture.resize((64, 64)) for picture in rows["input_image"]]
+    features = datasets.Features(
+        {
+            name: datasets.Image() if "image" in name else datasets.Value("bool" if "exist" in name else "string")
+            for name in rows
+        }
+    )
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "gedit")
+    return tmp_path / "gedit", rows
+
+
+def test_gedit_as_its_test_gedit_score_reads_it(gedit_folder, tmp_path):
+    folder, rows = gedit_folder
+    out, painter = tmp_path / "out", Painter()
+    paint_all(gedit(str(folder), out, "rpiae"), painter, out, batch=2, shown=False)
+    for index, key in enumerate(rows["key"]):
+        home = out / "rpiae" / "fullset" / rows["task_type"][index] / rows["instruction_language"][index]
+        assert np.array_equal(Image.open(home / f"{key}_SRCIMG.png"), rows["input_image"][index])
+        assert Image.open(home / f"{key}.png").size == rows["input_image"][index].size
+    assert len(pixels(out)) == 6 and painter.prompts == rows["instruction"]
+    assert all(np.array_equal(*pair) for pair in zip(painter.sources, rows["input_image"], strict=True))
+    only = gedit(str(folder), tmp_path / "en", "rpiae", ["en"])
+    assert [item.prompt for item in only] == ["make it blue", "add a cat"]
+
+
+# --- repeated, in parts, one by one --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("benchmark", ["geneval", "dpg"])
+def test_same_pictures_whatever_the_batch_and_however_often_it_stopped(
+    benchmark, geneval_prompts, dpg_prompts, tmp_path
+):
+    def items(out):
+        return geneval(geneval_prompts, out) if benchmark == "geneval" else dpg(dpg_prompts, out)
+
+    whole, parts, one = (tmp_path / name for name in ("whole", "parts", "one"))
+    made = items(whole)
+    paint_all(made, Painter(), whole, seed=5, batch=64, shown=False)
+    paint_all(items(one), Painter(), one, seed=5, batch=1, shown=False)
+    assert same(pixels(whole), pixels(one))
+
+    class Stops(Painter):
+        def __call__(self, prompts, generators, sources):
+            if len(self.prompts) >= 5:
+                raise KeyboardInterrupt
+            return super().__call__(prompts, generators, sources)
+
+    with pytest.raises(KeyboardInterrupt):
+        paint_all(items(parts), Stops(), parts, seed=5, batch=3, shown=False)
+    there = pixels(parts)
+    assert 0 < len(there) < len(pixels(whole))
+    times = {name: (parts / name).stat().st_mtime_ns for name in there}
+    assert paint_all(items(parts)[::-1], Painter(), parts, seed=5, batch=2, shown=False) == len(made) - len(there)
+    assert same(pixels(whole), pixels(parts))
+    assert {name: (parts / name).stat().st_mtime_ns for name in there} == times
+    assert paint_all(items(parts), Painter(), parts, seed=5, shown=False) == 0
+    other = tmp_path / "other"
+    paint_all(items(other), Painter(), other, seed=6, shown=False)
+    assert not any(np.array_equal(pixels(other)[name], picture) for name, picture in pixels(whole).items())
+
+
+def test_long_prompts_are_shortened_to_what_the_model_reads(smoke_checkpoint, dpg_prompts, tmp_path):
+    encoder = RPiAEPipeline.from_pretrained(smoke_checkpoint).text_encoder
+    (dpg_prompts / "zoo.txt").write_text("a very long story of a dog " * 40)
+    items, cut = exports.shortened(dpg(dpg_prompts, tmp_path / "out"), encoder)
+    assert (
+        cut == 1
+        and items[-1].prompt.startswith("a very long story")
+        and items[0].prompt.startswith("A long text about")
+    )
+    assert encoder.config.max_tokens - 2 <= encoder.count_tokens(items[-1].prompt) <= encoder.config.max_tokens
+
+
+def test_command_draws_with_a_checkpoint(smoke_checkpoint, geneval_prompts, tmp_path, capsys):
+    out = tmp_path / "geneval"
+    arguments = ["export", "geneval", str(geneval_prompts), str(out), "--checkpoint", str(smoke_checkpoint)]
+    assert main([*arguments, "--pictures", "2", "--steps", "2", "--batch", "3"]) == 0
+    pictures = pixels(out)
+    assert sorted(pictures) == [f"0000{i}/samples/000{j}.png" for i in range(2) for j in range(2)]
+    assert all(picture.shape == (256, 256, 3) for picture in pictures.values())
+    assert "4 files" in capsys.readouterr().out and not (tmp_path / ".geneval.part").exists()
+    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint)
+    generator = torch.Generator().manual_seed(exports.picture_seed(0, "00001", 1))
+    alone = pipe(prompt=GENEVAL[1]["prompt"], generator=generator, num_inference_steps=2).images[0]
+    difference = np.abs(np.asarray(alone, dtype=int) - pictures["00001/samples/0001.png"])
+    assert difference.max() <= 1  # sums of another batch may round the other way
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_told(gedit_folder, geneval_prompts, tmp_path, capsys):
+    import datasets
+
+    geneval_prompts.write_text('{"prompt": "a cat"}\nno json\n')
+    with pytest.raises(ValueError, match="line 2 of evaluation_metadata.jsonl"):
+        geneval(geneval_prompts, tmp_path / "out")
+    with pytest.raises(ValueError, match="there is no file"):
+        geneval(tmp_path / "none.jsonl", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no prompts"):
+        dpg(tmp_path / "empty", tmp_path / "out")
+    folder, rows = gedit_folder
+    found = datasets.load_from_disk(str(folder))
+    found.remove_columns("key").save_to_disk(tmp_path / "other")
+    with pytest.raises(ValueError, match="not GEdit-Bench: it has no column key"):
+        gedit(str(tmp_path / "other"), tmp_path / "out", "m")
+    found.map(lambda row: {"key": "../" + row["key"]}).save_to_disk(tmp_path / "bad")
+    with pytest.raises(ValueError, match="row 0 .* no usable name"):
+        gedit(str(tmp_path / "bad"), tmp_path / "out", "m")
+    assert main(["export", "dpg", str(tmp_path / "empty"), str(tmp_path / "out"), "--checkpoint", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err

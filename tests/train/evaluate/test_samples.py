@@ -1,0 +1,117 @@
+"""Generated pictures against a reference batch: archives, folders, and what each number is of."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from train.__main__ import main
+from train.evaluate import samples
+from train.evaluate.features import Features
+from train.evaluate.frechet import frechet_distance, precision_recall, statistics
+
+
+class Corner:
+    """A feature space of four numbers: the first pixels."""
+
+    name = "corner"
+
+    def __call__(self, pictures):
+        pooled = pictures[:, :, 0, 0].float() / 255
+        return Features(pooled, 4 * pooled)
+
+
+def pictures(count, seed, side=16):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def features(array):
+    return torch.from_numpy(array[:, 0, 0].astype(np.float32) / 255)
+
+
+def test_archive_is_read_batch_by_batch(tmp_path):
+    array = pictures(7, 0)
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", array)
+        archive = samples.PictureArchive(tmp_path / "a.npz", 3)
+        batches = list(archive)
+        assert len(archive) == 7 and [len(batch) for batch in batches] == [3, 3, 1]
+        assert torch.equal(torch.cat(batches), torch.from_numpy(array).permute(0, 3, 1, 2))
+
+
+def test_numbers_against_pictures_and_against_statistics(tmp_path):
+    made, real = pictures(40, 1), pictures(30, 2) // 2
+    np.savez(tmp_path / "made.npz", made)
+    np.savez(tmp_path / "pictures.npz", real)
+    row = samples.measure(tmp_path / "made.npz", tmp_path / "pictures.npz", Corner(), batch=16)
+    expected = frechet_distance(statistics(features(made)), statistics(features(real)))
+    assert row["gfid"] == pytest.approx(expected) and expected > 0.01
+    assert (row["precision"], row["recall"]) == pytest.approx(precision_recall(features(made), features(real)))
+    assert row["precision"] < row["recall"]  # the real ones are all dark, the made ones of all kinds
+    # ADM's references bring the statistics of all real pictures, and a part of the pictures.
+    known = statistics(features(pictures(90, 3)))
+    np.savez(tmp_path / "both.npz", arr_0=real, mu=known.mean, sigma=known.covariance)
+    both = samples.measure(tmp_path / "made.npz", tmp_path / "both.npz", Corner())
+    assert both["gfid"] == pytest.approx(frechet_distance(statistics(features(made)), known))
+    assert both["precision"] == row["precision"] and both["inception score"] == row["inception score"]
+    own = samples.measure(tmp_path / "made.npz", tmp_path / "both.npz", Corner(), stored=False)
+    assert own["gfid"] == pytest.approx(row["gfid"])
+    np.savez(tmp_path / "statistics.npz", mu=known.mean, sigma=known.covariance)
+    only = samples.measure(tmp_path / "made.npz", tmp_path / "statistics.npz", Corner())
+    assert only["gfid"] == both["gfid"] and only["precision"] is None
+    assert "| corner |" in samples.markdown(only) and "50,000" in samples.markdown(only)
+    with pytest.raises(ValueError, match="Inception's features only; corner needs"):
+        samples.measure(tmp_path / "made.npz", tmp_path / "statistics.npz", Corner(), stored=False)
+
+
+def test_a_folder_of_pictures_is_the_same_as_their_archive(tmp_path):
+    array = pictures(9, 4)
+    np.savez(tmp_path / "a.npz", array)
+    (tmp_path / "folder").mkdir()
+    for index, one in enumerate(array):
+        Image.fromarray(one).save(tmp_path / "folder" / f"{index:06d}.png")
+    given = [samples.measure(tmp_path / name, tmp_path / "a.npz", Corner(), batch=4) for name in ("a.npz", "folder")]
+    assert given[0] == given[1] and given[0]["gfid"] == pytest.approx(0, abs=1e-6)
+    Image.new("RGB", (16, 20)).save(tmp_path / "folder" / "odd.png")
+    with pytest.raises(ValueError, match="square and of one size.*odd.png 16x20"):
+        samples.open_samples(tmp_path / "folder", 4)
+
+
+def test_mistakes_are_told(tmp_path, capsys):
+    np.savez(tmp_path / "good.npz", pictures(5, 0))
+    data = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(data[: len(data) // 2])
+    np.savez(tmp_path / "floats.npz", pictures(5, 0) / 255)
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    for name, words in (
+        ("cut.npz", "no .npz file, or damaged"),
+        ("floats.npz", "should hold arr_0 of uint8"),
+        ("other.npz", "holds no pictures"),
+        ("none.npz", "no file or folder"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            samples.measure(tmp_path / name, tmp_path / "good.npz", Corner())
+    with pytest.raises(ValueError, match="neither mu and sigma nor arr_0"):
+        samples.measure(tmp_path / "good.npz", tmp_path / "other.npz", Corner())
+    with pytest.raises(ValueError, match="cut.npz is no .npz"):
+        samples.measure(tmp_path / "good.npz", tmp_path / "cut.npz", Corner())
+    arguments = ["measure-samples", str(tmp_path / "good.npz"), str(tmp_path / "good.npz")]
+    assert main([*arguments, "--inception", str(tmp_path / "inception.pth")]) == 2
+    assert "'inception.pth' is not there" in capsys.readouterr().err
+
+
+def test_command_writes_the_row(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", pictures(6, 0))
+    arguments = [
+        "measure-samples",
+        str(tmp_path / "a.npz"),
+        str(tmp_path / "a.npz"),
+        "--features",
+        "efficientnet-lite0",
+    ]
+    assert main([*arguments, "--out", str(tmp_path / "row.json")]) == 0
+    row = json.loads((tmp_path / "row.json").read_text())
+    assert row["samples"] == 6 and row["gfid"] == pytest.approx(0, abs=1e-3) and row["precision"] == 1
+    assert "EfficientNet-Lite0" in capsys.readouterr().out

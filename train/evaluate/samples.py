@@ -1,0 +1,167 @@
+"""gFID, IS, precision and recall of generated pictures against one of ADM's reference batches, in torch.
+
+    python -m train measure-samples samples.npz VIRTUAL_imagenet256_labeled.npz
+
+Samples are an .npz with arr_0 (n, H, W, 3) uint8, as ADM's evaluator takes it, or a folder of pictures. The reference
+is an .npz with the real pictures' statistics (mu, sigma), the pictures (arr_0) or both, as ADM's have it.
+"""
+
+import argparse
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from ..runtime import device
+from .features import SPACES, FeatureSpace, collect, open_space
+from .folder import PictureFolder
+from .frechet import Statistics, frechet_distance, inception_score, precision_recall, statistics
+
+PICTURES = "arr_0"
+PROTOCOL = 50_000  # pictures of a published number
+
+
+class PictureArchive:
+    """The pictures of an .npz as batches, uint8 (B, 3, H, W), read one by one: 50,000 of them take 10 GB."""
+
+    def __init__(self, path: Path, batch: int):
+        self.path, self.batch = Path(path), batch
+        with self._open() as stream:
+            self.shape, self.dtype = self._header(stream)
+        if self.dtype != np.uint8 or len(self.shape) != 4 or self.shape[-1] != 3:
+            raise ValueError(
+                f"{self.path.name} should hold {PICTURES} of uint8 (n, H, W, 3), it is {self.dtype} {self.shape}"
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        size = int(np.prod(self.shape[1:]))
+        with self._open() as stream:
+            self._header(stream)
+            for start in range(0, len(self), self.batch):
+                count = min(self.batch, len(self) - start)
+                data = stream.read(count * size)
+                if len(data) != count * size:
+                    raise ValueError(f"{self.path.name} is cut off after {start} pictures")
+                pictures = np.frombuffer(data, np.uint8).reshape(count, *self.shape[1:])
+                yield rearrange(torch.from_numpy(pictures.copy()), "b h w c -> b c h w")
+
+    def _open(self):
+        try:
+            return zipfile.ZipFile(self.path).open(f"{PICTURES}.npy")
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{self.path.name} is no .npz file, or damaged") from error
+        except KeyError:
+            raise ValueError(f"{self.path.name} holds no pictures ({PICTURES})") from None
+
+    @staticmethod
+    def _header(stream) -> tuple[tuple[int, ...], np.dtype]:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        return shape, dtype
+
+
+def open_samples(source: Path, batch: int) -> tuple[Iterator[Tensor], int]:
+    """Batches of the pictures of an .npz or a folder, which must be of one size, and how many there are."""
+    if Path(source).is_dir():
+        sizes = {size_of(path): path.name for path in PictureFolder(source, size=1).paths}
+        (width, height), *others = sizes
+        if others or width != height:
+            told = ", ".join(f"{name} {one[0]}x{one[1]}" for one, name in list(sizes.items())[:3])
+            raise ValueError(f"samples should all be square and of one size, these are not: {told}")
+        folder = PictureFolder(source, size=width)
+        return iter(folder.batches(batch)), len(folder)
+    if not Path(source).is_file():
+        raise ValueError(f"there is no file or folder {str(source)!r}")
+    archive = PictureArchive(source, batch)
+    return iter(archive), len(archive)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except OSError as error:
+        raise ValueError(f"{path.name} is no picture that can be read ({error})") from error
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an .npz of real pictures holds: statistics of their Inception features, pictures, or both."""
+
+    path: Path
+    statistics: Statistics | None
+    has_pictures: bool
+
+
+def open_reference(path: Path) -> Reference:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names, known = set(archive.files), None
+            if {"mu", "sigma"} <= names:
+                known = Statistics(archive["mu"].astype(np.float64), archive["sigma"].astype(np.float64))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"the reference {Path(path).name} is no .npz file, or damaged") from error
+    if known is None and PICTURES not in names:
+        raise ValueError(f"the reference {Path(path).name} holds neither mu and sigma nor {PICTURES}")
+    return Reference(Path(path), known, PICTURES in names)
+
+
+def measure(samples: Path, reference: Path, space: FeatureSpace, stored: bool = True, batch: int = 32) -> dict:
+    """One row of a table; `stored`: use the reference's own statistics where it has some."""
+    real = open_reference(reference)
+    known = real.statistics if stored else None
+    if known is None and not real.has_pictures:
+        raise ValueError(
+            f"{real.path.name} has statistics of Inception's features only; {space.name} needs its pictures"
+        )
+    batches, count = open_samples(samples, batch)
+    made = collect(space, batches, count, "samples")
+    row = {"feature space": space.name, "samples": count}
+    row["inception score"], row["inception score std"] = inception_score(made.logits)
+    row["precision"] = row["recall"] = None
+    if real.has_pictures:
+        archive = PictureArchive(reference, batch)
+        theirs = collect(space, archive, len(archive), "reference").pooled
+        row["precision"], row["recall"] = precision_recall(made.pooled, theirs)
+        known = known or statistics(theirs)
+    row["gfid"] = frechet_distance(statistics(made.pooled), known)
+    return row
+
+
+def markdown(row: dict) -> str:
+    head = ["samples", "feature space", "gFID", "IS", "precision", "recall"]
+    shares = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("precision", "recall")]
+    cells = [str(row["samples"]), row["feature space"], f"{row['gfid']:.3f}", f"{row['inception score']:.1f}", *shares]
+    lines = ["| " + " | ".join(line) + " |" for line in (head, ["---:"] * len(head), cells)]
+    note = "" if row["samples"] == PROTOCOL else f"\n\nPublished numbers are of {PROTOCOL:,} samples; fewer raise gFID."
+    return "\n".join(lines) + note
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m train measure-samples", description="gFID, IS, precision and recall."
+    )
+    parser.add_argument("samples", type=Path, help="an .npz with arr_0, or a folder of pictures")
+    parser.add_argument("reference", type=Path, help="an .npz with mu and sigma, arr_0, or both")
+    parser.add_argument("--features", default="inception", choices=SPACES)
+    parser.add_argument("--inception", type=Path, help="Inception's weights file")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--out", type=Path, help="write the row there as JSON too")
+    options = parser.parse_args(arguments)
+    space = open_space(options.features, options.inception, device())
+    is_inception = options.features == "inception"
+    row = measure(options.samples, options.reference, space, stored=is_inception, batch=options.batch)
+    if options.out:
+        options.out.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    print(markdown(row))

@@ -1,0 +1,115 @@
+"""Which steps, time shift and guidance? A checkpoint's validation edits and prompts, judged for every setting.
+
+    python -m train study-sampling stickers-256 --steps 4 6 12 --shifts 2 8 30 --guidance 1 2
+
+The scenes are apart from training's and from those that the README's tables are measured on: defaults are chosen here.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rpiae import RPiAEPipeline
+from rpiae.pipeline import make_scheduler
+
+from ..config import load_config
+from ..data.scenes import CATEGORIES, draw, sample_edit
+from ..runtime import device, set_up
+from .claims import judge_claims
+from .judge import judge_scene
+from .measure import batches, seeded, tensor_of
+from .prompts import SKILLS, sample_prompts
+
+TAG = 90
+PROMPT_SEED = 1_000  # the tables' prompts are those of small seeds
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting: shares that the judge accepts, the error of the pixels that an edit changes (root mean square, of a
+    range of 1), and the seconds of an edit in a batch."""
+
+    steps: int
+    time_shift: float
+    guidance_scale: float
+    image_guidance_scale: float
+    edits: float
+    prompts: float
+    changed_error: float
+    seconds: float
+
+
+def study(pipe: RPiAEPipeline, settings: list[tuple[int, float, float, float]], edits: int, prompts: int) -> list[Row]:
+    """A row for each (steps, time shift, guidance, image guidance), on `edits` per category, `prompts` per skill."""
+    rng = np.random.default_rng([0, TAG])
+    cases = [sample_edit(rng, category) for category in CATEGORIES for _ in range(edits)]
+    texts = [prompt for skill in SKILLS for prompt in sample_prompts(skill, prompts, PROMPT_SEED)]
+    sources, targets = (tensor_of([draw(getattr(case, which)) for case in cases]) for which in ("source", "target"))
+    changed = (sources != targets).any(1)
+    rows = []
+    for steps, shift, guidance, image_guidance in settings:
+        pipe.register_modules(scheduler=make_scheduler(shift))
+        scales = {"num_inference_steps": steps, "guidance_scale": guidance}
+        results, drawn, start = [], [], time.perf_counter()
+        for some in batches(cases):
+            results += pipe(
+                [case.instruction for case in some],
+                image=[Image.fromarray(draw(case.source)) for case in some],
+                image_guidance_scale=image_guidance, generator=seeded(TAG, len(results), len(some)), **scales,
+            ).images  # fmt: skip
+        seconds = time.perf_counter() - start
+        for some in batches(texts):
+            drawn += pipe([one.text for one in some], generator=seeded(TAG, len(drawn), len(some)), **scales).images
+        results, drawn = ([np.asarray(picture) for picture in pictures] for pictures in (results, drawn))
+        error = (tensor_of(results) - targets).square().mean(1)[changed].mean().sqrt()
+        accepted = [judge_scene(picture, case.target).ok for picture, case in zip(results, cases, strict=True)]
+        right = [judge_claims(picture, one.claims).ok for picture, one in zip(drawn, texts, strict=True)]
+        shares = float(np.mean(accepted)), float(np.mean(right))
+        rows.append(Row(steps, shift, guidance, image_guidance, *shares, error.item(), seconds / len(cases)))
+        print(markdown(rows[-1:]).splitlines()[-1], flush=True)
+    return rows
+
+
+def markdown(rows: list[Row]) -> str:
+    lines = [
+        "| steps | shift | guidance | image guidance | edits right | prompts right | error where changed | s an edit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.steps} | {row.time_shift:g} | {row.guidance_scale:g} | {row.image_guidance_scale:g} "
+        f"| {100 * row.edits:.1f} % | {100 * row.prompts:.1f} % | {row.changed_error:.4f} | {row.seconds:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m train study-sampling", description=__doc__.splitlines()[0])
+    parser.add_argument("config")
+    parser.add_argument("settings", nargs="*", help="overrides of the config")
+    parser.add_argument("--checkpoint", type=Path, help="folder to measure; the config's own when left out")
+    parser.add_argument("--steps", type=int, nargs="+", default=[6, 12])
+    parser.add_argument("--shifts", type=float, nargs="+", default=[2.0, 8.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[2.0])
+    parser.add_argument("--image-guidance", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--edits", type=int, default=3, help="per category")
+    parser.add_argument("--prompts", type=int, default=4, help="per skill")
+    options = parser.parse_intermixed_args(arguments)
+    config = load_config(options.config, options.settings)
+    set_up(config)
+    pipe = RPiAEPipeline.from_pretrained(options.checkpoint or config.checkpoint).to(device())
+    pipe.set_progress_bar_config(disable=True)
+    grid = itertools.product(options.steps, options.shifts, options.guidance, options.image_guidance)
+    with torch.inference_mode():
+        rows = study(pipe, list(grid), options.edits, options.prompts)
+    config.output.mkdir(parents=True, exist_ok=True)
+    content = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+    (config.output / "sampling-study.json").write_text(content, encoding="utf-8")
+    print(markdown(rows))
