@@ -1,6 +1,7 @@
 """Starts RPiAE Studio: `python app.py [--checkpoint DIR | FILE | hf:ORG/NAME] [--host H] [--port P] ...`."""
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ def main() -> int:
     # On a server that others reach, they choose among what it offers: no folders of this machine, no downloads.
     own = _is_own(settings.host)
 
-    # Only now: gradio and huggingface_hub read their switches when they are imported.
+    # Only now: gradio and huggingface_hub read their switches when they are imported. What prepares torch comes first.
+    from app import zero  # isort: skip
     from app.hub import Hub
     from app.jobs import Jobs
     from app.service import Service, check_checkpoint
@@ -26,18 +28,26 @@ def main() -> int:
 
     try:
         check_checkpoint(settings.checkpoint)
-        service = Service(settings.checkpoint, allow_paths=own, dtype=settings.dtype)
+        kind = zero.ZeroService if zero.ON else Service
+        service = kind(settings.checkpoint, allow_paths=own, dtype=settings.dtype)
         jobs = Jobs(service, Store(settings.outputs))
         shelf = Shelf(jobs, offers(settings.checkpoint, str(BUNDLED)), Hub(allowed=own and not wants_no_hub))
 
-        from app.studio import create_app, launch  # takes seconds; the mistakes above are told without it
+        # Takes seconds; the mistakes above are told without it.
+        from app.endpoints import MCP
+        from app.studio import create_app, launch
 
         demo = create_app(service, jobs, shelf=shelf)
+        if zero.ON:
+            with contextlib.suppress(ValueError):  # the page says it
+                service.load()
         address = launch(demo, jobs, settings.host, settings.port)
     except ValueError as fault:
         print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
         return 2
     print(f"RPiAE Studio is at {address}", flush=True)
+    tools = f"MCP at {address}gradio_api/mcp/" if MCP else 'no MCP tools, for these take: pip install "gradio[mcp]"'
+    print(f"For programs: endpoints at {address}gradio_api/info, {tools}", flush=True)
     jobs.start()
     demo.block_thread()  # returns on Ctrl + C
     jobs.close()

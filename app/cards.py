@@ -12,7 +12,7 @@ from app.jobs import Snapshot
 from app.request import PICTURES_MAX
 from app.settings import FIELDS
 from app.store import Record
-from app.texts import ENGLISH, say, tokenizer_label
+from app.texts import say, tokenizer_label, word_for
 from app.views import address
 
 EXPORTED = 200  # jobs in one zip: as many as fit into a link that every proxy lets through
@@ -79,7 +79,7 @@ def original(step: Step) -> str:
 
 def job_rows(shots: Iterable[Snapshot], shown: Iterable[str]) -> str:
     """An owner's jobs that are not on show in a tab; "" when there is none."""
-    shown = set(shown)
+    shown = {job for job in shown if isinstance(job, str)}  # a browser may send anything
     rows = "".join(_job_row(shot) for shot in shots if shot.record.id not in shown)
     if not rows:
         return ""
@@ -122,12 +122,12 @@ def title(record: Record) -> str:
 def kind(record: Record) -> str:
     """The tab that a job is from."""
     name = record.request.get("kind", "")
-    return ENGLISH.get(f"tab.{name}") or name.capitalize()
+    return word_for(f"tab.{name}") or name.capitalize()
 
 
 def state(record: Record) -> str:
     """How a job that has ended went, in one word."""
-    return ENGLISH.get(f"state.{record.state}") or ENGLISH["state.done"]
+    return word_for(f"state.{record.state}") or say("state.done")
 
 
 def history(records: list[Record], total: int, limit: int) -> str:
@@ -173,7 +173,7 @@ def _card(record: Record) -> str:
 
 def _meta(record: Record) -> str:
     when = time.localtime(record.created)
-    exact, words = (time.strftime(form, when) for form in ("%Y-%m-%dT%H:%M:%S%z", "%d %b %Y, %H:%M"))
+    exact, words = (time.strftime(form, when) for form in ("%Y-%m-%dT%H:%M:%S%z", say("date")))
     stamp = f'<time datetime="{exact}">{words}</time>'
     seed = record.request.get("seed")
     parts = [escape(kind(record)), stamp] + ([escape(say("status.seed", seed=seed))] if seed is not None else [])

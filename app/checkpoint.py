@@ -168,14 +168,14 @@ def _epoch(file: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def read(place: Place, device: str | None = None, dtype: str = "float32") -> Held:
-    """Loads a checkpoint and warms it up. With dtype "auto" an editor's transformer runs in what is fast here.
+def read(place: Place, device: str | None = None, dtype: str = "float32", warm: bool = True) -> Held:
+    """Loads a checkpoint and, if `warm`, warms it up. With dtype "auto" an editor's transformer runs in what is fast.
     ValueError, without a folder of this machine, says what is wrong with it."""
     start = time.perf_counter()
     import_library()
     try:
         pipeline, vae = _models(place)
-        return _hold(place, pipeline, vae, _device(device), dtype, start)
+        return _hold(place, pipeline, vae, _device(device), dtype, start, warm)
     except ValueError as fault:
         raise ValueError(_without_folders(str(fault), place)) from fault
 
@@ -214,7 +214,9 @@ def _device(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _hold(place: Place, pipeline: Any, vae: AutoencoderRPiAE, device: str, dtype: str, start: float) -> Held:
+def _hold(
+    place: Place, pipeline: Any, vae: AutoencoderRPiAE, device: str, dtype: str, start: float, warm: bool
+) -> Held:
     from rpiae import precision
     from rpiae.tokenizers.rpiae import licence, wrap
 
@@ -224,7 +226,8 @@ def _hold(place: Place, pipeline: Any, vae: AutoencoderRPiAE, device: str, dtype
         precision.speed_up(pipeline)
     said = licence(place.path) if place.path.is_dir() else "not stated"
     tokenizer = wrap(vae, place.name, said).to(device)
-    _warm_up(place, pipeline, tokenizer)
+    if warm:
+        _warm_up(place, pipeline, tokenizer)
     about = describe(place, pipeline, vae)
     parts = _parts(pipeline, vae)
     facts = Facts(

@@ -1,4 +1,4 @@
-"""The Compare tab: one picture through several tokenizers, with numbers and an error map."""
+"""The Compare tab: one picture through several tokenizers. What it shows of them is in `app.comparison_view`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app import widgets
+from app.comparison import RANDOM
 from app.request import CompareRequest
 from app.room import QUIET, Room, describe_upload, source_path
 from app.service import Service
@@ -29,6 +30,7 @@ class CompareTab:
                     info=say("tokenizers.help"),
                     elem_id="compare-tokenizers",
                 )
+                self.missing = widgets.notice_box("compare-missing")
                 room.add_buttons()
             with gr.Column(elem_classes="result", scale=1, min_width=320):
                 room.add_result()
@@ -38,7 +40,8 @@ class CompareTab:
         room = self.room
         room.wire(self._request, [self.picture, self.tokenizers], validator=self._check)
         describe_upload(self.service, self.picture, self.note, editing=False)
-        restored = demo.load(self._restore, room.last, [room.job, self.picture, self.tokenizers], **QUIET)
+        form = [room.job, self.picture, self.tokenizers, self.missing]
+        restored = demo.load(self._restore, room.last, form, **QUIET)
         room.follow_after(restored.then)
 
     def _request(self, path: str | None, names: list[str]) -> CompareRequest:
@@ -52,11 +55,20 @@ class CompareTab:
         ]
 
     def _restore(self, last: str) -> tuple[Any, ...]:
-        names = self.service.tokenizers()
-        choices = [(tokenizer_label(name), name) for name in names]
         snapshot = self.room.jobs.snapshot(last) if last else None
         if snapshot is None:
-            return "", gr.skip(), gr.CheckboxGroup(choices=choices, value=names[:1])
-        chosen = [name for name in snapshot.record.request["tokenizers"] if name in names]
+            return "", gr.skip(), self.chips([]), self._missing()
         path = source_path(self.room.jobs, snapshot.record)
-        return last, path or gr.skip(), gr.CheckboxGroup(choices=choices, value=chosen or names[:1])
+        return last, path or gr.skip(), self.chips(snapshot.record.request["tokenizers"]), self._missing()
+
+    def chips(self, chosen: list[str]) -> gr.CheckboxGroup:
+        """The tokenizers that there are now, those of `chosen` ticked that are among them, else the first."""
+        names = self.service.tokenizers() + self.service.tokenizers_without_weights()
+        choices = [(tokenizer_label(name), name) for name in names]
+        return gr.CheckboxGroup(choices=choices, value=[name for name in chosen if name in names] or names[:1])
+
+    def _missing(self) -> gr.HTML:
+        """Which tokenizers' weights are not here, and what to do about it."""
+        names = [name.removesuffix(RANDOM) for name in self.service.tokenizers_without_weights()]
+        words = say("tokenizers.missing", names=", ".join(tokenizer_label(name) for name in names))
+        return gr.HTML(widgets.note(words), visible=bool(names))

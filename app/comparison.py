@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -16,10 +15,12 @@ from app.texts import say
 
 if TYPE_CHECKING:
     from rpiae.tokenizers import Tokenizer
+    from rpiae.tokenizers.comparison import Comparison as Compared
 
 log = logging.getLogger(__name__)
 
 OURS = "rpiae"
+RANDOM = "=random"  # after a name, as on the command line: the real architecture with random weights
 
 
 class Comparison:
@@ -41,33 +42,58 @@ class Comparison:
 
         return [OURS, *(name for name in available() if name != OURS)]
 
+    @classmethod
+    def without_weights(cls) -> list[str]:
+        """Those whose weights are not here, with random ones: their times and sizes are real."""
+        from rpiae.tokenizers import NAMES
+
+        here = cls.names()
+        return [name + RANDOM for name in NAMES if name not in here]
+
     def run(self, request: CompareRequest, progress: Progress) -> Outcome:
         """A row for each tokenizer asked for. ValueError for one that is not known."""
         from rpiae import images
+        from rpiae.tokenizers.comparison import sheet
+
+        self._check(request)
+        total = len(request.tokenizers)
+        found: list[Compared] = []
+        for name in request.tokenizers:
+            if progress.stop.is_set():
+                break
+            one = self._compare(name, request.source)
+            found.append(one)
+            shown = one.reconstruction
+            progress.report(len(found), total, None if shown is None else images.to_pil(shown)[0])
+        if not found:
+            raise Stopped
+        square, frame = images.letterbox(request.source, self.side())
+        return Outcome(
+            rows=tuple(_row(one) for one in found),
+            reference=square.crop(frame.box),
+            sheet=sheet(request.source, found, self.side()),
+            stopped_at=len(found) if len(found) < total else None,
+        )
+
+    def _check(self, request: CompareRequest) -> None:
+        from rpiae.tokenizers import NAMES
 
         known = self.names()
         for name in request.tokenizers:
-            if name not in known:
+            if name not in known and name not in [other + RANDOM for other in NAMES]:
                 raise ValueError(say("error.unknown_tokenizer", name=name[:40], names=", ".join(known)))
-        rows: list[Row] = []
-        for index, name in enumerate(request.tokenizers):
-            if progress.stop.is_set():
-                break
-            rows.append(self._row(name, request.source))
-            progress.report(index + 1, len(request.tokenizers), None)
-        if not rows:
-            raise Stopped
-        square, frame = images.letterbox(request.source, self.side())
-        stopped_at = len(rows) if len(rows) < len(request.tokenizers) else None
-        return Outcome(rows=tuple(rows), reference=square.crop(frame.box), stopped_at=stopped_at)
 
-    def _row(self, name: str, picture: Image.Image) -> Row:
+    def _compare(self, name: str, picture: Image.Image) -> Compared:
+        """What one tokenizer makes of the picture; without numbers, and with the reason, when it fails."""
+        from rpiae.tokenizers.comparison import Comparison as Compared
+        from rpiae.tokenizers.comparison import compare
+
         try:
-            return _measure(name, self._tokenizer(name), picture)
+            return replace(compare(self._tokenizer(name), picture), name=name)
         except Exception as fault:
             if not isinstance(fault, ValueError):
                 log.exception("tokenizer %s failed", name)
-            return Row(name, error=sentence(fault))
+            return Compared(name, reason=sentence(fault))
 
     def _tokenizer(self, name: str) -> Tokenizer:
         """A tokenizer, loaded when first asked for; besides ours only the last one is kept in memory."""
@@ -77,42 +103,22 @@ class Comparison:
             return self.ours()
         if name not in self._loaded:
             self._loaded.clear()
-            self._loaded[name] = load(name).to(self.device())
+            stem, _, weights = name.partition("=")
+            self._loaded[name] = load(stem, weights or None).to(self.device())
         return self._loaded[name]
 
 
-def _measure(name: str, tokenizer: Tokenizer, picture: Image.Image) -> Row:
-    """The numbers of `rpiae.tokenizers.comparison`, and the time of a second encode and decode."""
-    from rpiae import images, metrics
-    from rpiae.tokenizers.comparison import compare
+def _row(found: Compared) -> Row:
+    """The numbers as `rpiae.tokenizers.comparison` gives them, and the pictures in 8 bits."""
+    from rpiae import images
 
-    found = compare(tokenizer, picture)  # also the first call, which sets things up and is not timed
-    square, frame = images.letterbox(picture, tokenizer.info.image_size)
-    latent, encode_ms = _timed(lambda: tokenizer.encode(images.to_tensor(square)))
-    _, decode_ms = _timed(lambda: tokenizer.decode(latent))
-    shown = images.to_tensor(square.crop(frame.box))
+    numbers = {name: value for name, value in found.numbers().items() if value is not None}
+    if found.info is None:
+        return Row(**numbers)
     return Row(
-        name,
-        psnr=found.psnr,
-        ssim=found.ssim,
-        lpips=found.lpips,
-        latent_shape=tuple(tokenizer.info.latent_shape),
-        compression=3 * tokenizer.info.image_size**2 / math.prod(tokenizer.info.latent_shape),
-        parameters=tokenizer.info.parameters,
-        encode_ms=encode_ms,
-        decode_ms=decode_ms,
-        source=tokenizer.info.source,
+        **numbers,
+        lpips_reason=found.lpips_reason,
         reconstruction=images.to_pil(found.reconstruction)[0],
-        error_map=images.to_pil(metrics.error_map(shown, found.reconstruction, gain=1.0))[0],
+        error_map=images.to_pil(found.error)[0],
+        latent_map=None if found.latent is None else images.to_pil(found.latent)[0],
     )
-
-
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of `work` and the milliseconds it took, all of the device's work included."""
-    import torch
-
-    start = time.perf_counter()
-    result = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return result, 1000 * (time.perf_counter() - start)

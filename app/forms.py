@@ -71,7 +71,7 @@ class Forms:
         """Fills the form that a job came from with all it was asked; {} when there is no such form here."""
         if record.request.get("kind") == "compare":
             source = source_path(self.jobs, record)
-            found = {self.compare.tokenizers: list(record.request["tokenizers"])}
+            found = {self.compare.tokenizers: self.compare.chips(record.request["tokenizers"])}
             found |= {self.compare.picture: source} if source else {}
             return found | {self.tabs: gr.Tabs(selected="compare")}
         found = settings.from_record(record, self.edit.service.defaults)

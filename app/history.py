@@ -9,6 +9,7 @@ import gradio as gr
 from app import cards, widgets
 from app.forms import Forms
 from app.jobs import Jobs
+from app.outcome import sentence
 from app.restore import RecipeDrop
 from app.room import QUIET
 from app.settings import FIELDS
@@ -51,8 +52,7 @@ class HistoryTab:
             if record is None:
                 said, updates = widgets.note(say("history.gone"), wrong=True), {}
             elif event.action == "delete":
-                self.jobs.delete(record.id, owner)
-                said, updates = widgets.note(say("history.deleted")), {}
+                said, updates = self._delete(record, owner), {}
             else:
                 said, updates = "", self._updates(forms, record, event, kept)
             updates = {forms.opened: "", **updates, self.note: said}
@@ -84,8 +84,18 @@ class HistoryTab:
         mine = snapshot is not None and snapshot.finished and owner and snapshot.record.owner == owner
         return snapshot.record if mine else None
 
+    def _delete(self, record: Record, owner: str) -> str:
+        try:
+            self.jobs.delete(record.id, owner)
+        except ValueError as fault:
+            return widgets.note(sentence(fault), wrong=True)
+        return widgets.note(say("history.deleted"))
+
     def _list(self, owner: str, search: str, kind: str, limit: int) -> str:
-        everything = self.jobs.history(owner)
+        try:
+            everything = self.jobs.history(owner)
+        except ValueError as fault:
+            return widgets.card(sentence(fault))
         return cards.history(found(everything, search, kind), len(everything), cards.pages(limit, PAGE))
 
 

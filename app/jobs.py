@@ -7,6 +7,7 @@ a stop is honoured within one step, and the next job starts only after the worke
 from __future__ import annotations
 
 import base64
+import contextvars
 import io
 import logging
 import threading
@@ -22,7 +23,7 @@ from app.outcome import Progress, Stopped, sentence
 from app.request import Request
 from app.service import Service
 from app.store import Record, Store
-from app.texts import say
+from app.texts import as_spoken_here, say
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ class Snapshot:
 @dataclass
 class _Job:
     record: Record
-    request: Request
+    request: Request | None  # gone once it is answered: its pictures are on the disk, and many would fill the memory
+    # of whoever asked, and the job is answered in it: a shared GPU is lent to a page's own request (see `app.zero`)
+    context: contextvars.Context | None = field(default_factory=contextvars.copy_context)
     stop: threading.Event = field(default_factory=threading.Event)
     version: int = 0
     step: int = 0
@@ -105,7 +108,7 @@ class Jobs:
             self._jobs[job_id] = _Job(record, request)  # holds the place while the picture is written
         try:
             record = self.store.begin(record, getattr(request, "source", None), getattr(request, "mask", None))
-        except OSError as fault:
+        except (OSError, MemoryError) as fault:
             with self._changed:
                 del self._jobs[job_id]
             raise ValueError(sentence(fault)) from fault
@@ -121,7 +124,7 @@ class Jobs:
         with self._changed:
             if self._closed:
                 raise QueueFull(say("error.closing"))
-            self._errands.append(_Errand(work, frozenset(self._waiting)))
+            self._errands.append(_Errand(as_spoken_here(work), frozenset(self._waiting)))
             self._changed.notify_all()
             return len(self._waiting) + (self._running is not None)
 
@@ -156,20 +159,23 @@ class Jobs:
         return sorted(shots, key=lambda shot: (not shot.finished, shot.ahead, shot.record.created))
 
     def history(self, owner: str) -> list[Record]:
-        """An owner's finished jobs, newest first, also those of servers before this one."""
+        """An owner's finished jobs, newest first, also those of servers before this one. ValueError: the output
+        folder cannot be read."""
         records = self.store.records(owner)
         with self._changed:
             known = {record.id: self._jobs[record.id].record for record in records if record.id in self._jobs}
         return [record for record in (known.get(old.id, old) for old in records) if record.finished]
 
     def delete(self, job_id: str, owner: str) -> bool:
-        """Removes an owner's finished job with its files; False when there is no such job of theirs."""
+        """Removes an owner's finished job with its files; False when there is no such job of theirs. ValueError: it
+        cannot be removed, and stays."""
         snapshot = self.snapshot(job_id)
         if snapshot is None or not owner or snapshot.record.owner != owner or not snapshot.finished:
             return False
+        removed = self.store.remove(job_id)
         with self._changed:
             self._jobs.pop(job_id, None)
-        return self.store.remove(job_id)
+        return removed
 
     def follow(self, job_id: str, timeout: float | None = None) -> Iterator[Snapshot]:
         """Snapshots as they change, the last one finished. Ends early after `timeout` seconds."""
@@ -247,7 +253,7 @@ class Jobs:
         return None
 
     def _finish(self, job: _Job, record: Record) -> None:
-        job.record, job.preview = record, ""
+        job.record, job.preview, job.request, job.context = record, "", None, None
         done = [i for i, other in self._jobs.items() if other.record.finished]
         for old in done[: max(0, len(done) - REMEMBERED)]:
             del self._jobs[old]
@@ -266,7 +272,7 @@ class Jobs:
             if isinstance(job, _Errand):
                 job.work()
                 continue
-            record = self._run(job)
+            record = job.context.run(self._run, job)
             with self._changed:
                 self._running = None
                 self._finish(job, record)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from app.texts import say
+from app.texts import say, translated
 
 if TYPE_CHECKING:
     from rpiae.recipe import Recipe
@@ -37,14 +37,20 @@ class Row:
     psnr: float | None = None
     ssim: float | None = None
     lpips: float | None = None
+    lpips_reason: str = ""  # why there is no LPIPS
     latent_shape: tuple[int, ...] = ()
     compression: float | None = None  # numbers of the picture / numbers of the latent
     parameters: int | None = None
     encode_ms: float | None = None
     decode_ms: float | None = None
     source: str = ""
+    licence: str = ""
+    image_size: int | None = None
+    latent_share: float | None = None  # of the latent's variance, in the picture of it
+    sha256: str = ""  # of the reconstruction's pixels
     reconstruction: Image.Image | None = None
     error_map: Image.Image | None = None
+    latent_map: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Outcome:
     stopped_at: int | None = None
     notes: tuple[str, ...] = ()
     reference: Image.Image | None = None  # what the tokenizers of a comparison were given
+    sheet: Image.Image | None = None  # a comparison on one picture, to keep
 
 
 @dataclass
@@ -96,13 +103,18 @@ class Stopped(Exception):
 def sentence(fault: BaseException) -> str:
     """What went wrong in words for a person: never a trace, never a folder of this machine."""
     if isinstance(fault, ValueError):
-        return _FOLDERS.sub("", str(fault)) or say("error.unexpected")
-    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
+        return translated(_FOLDERS.sub("", str(fault))) or say("error.unexpected")
+    # torch has a class of its own for a GPU, and none for the machine's own memory
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(fault):
         return say("error.memory")
-    if isinstance(fault, OSError) and fault.errno in _DISK:
+    if isinstance(fault, OSError) and fault.errno in _FULL:
         return say("error.disk", why=fault.strerror)
+    if isinstance(fault, OSError) and fault.errno in _CLOSED:
+        return say("error.output_closed", why=fault.strerror)
     return say("error.unexpected")
 
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_NO_MEMORY = "DefaultCPUAllocator"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _FOLDERS = re.compile(r"(?<![\w./])/(?:[\w.@+-]+/)+")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+import unicodedata
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ LABEL_MAX = 10**6  # how many classes there are is the checkpoint's business
 GUIDANCE_MAX = 20.0
 PICTURES_MAX = 4
 PROMPT_MAX = 2000
+NO_TEXT = ("Cc", "Cs")  # control characters, and halves of characters, which no file can hold
 
 
 def new_seed() -> int:
@@ -44,11 +46,12 @@ def _finite(name: str, value: Any, low: float, high: float) -> float:
 
 
 def _words(value: Any, missing: str | None) -> str:
-    """The text without needless blanks; `missing` is the sentence's key when it may not be empty."""
+    """The words alone, without needless blanks; `missing` is the sentence's key when there must be some."""
     value = "" if value is None else value
     if not isinstance(value, str):
         raise ValueError(say("error.text", value=type(value).__name__))
-    text = " ".join(value.split())
+    visible = (sign if sign.isspace() or unicodedata.category(sign) not in NO_TEXT else "" for sign in value)
+    text = " ".join("".join(visible).split())
     if not text and missing:
         raise ValueError(say(missing))
     if len(text) > PROMPT_MAX:

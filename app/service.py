@@ -49,15 +49,22 @@ class Service:
         device: None takes a GPU where there is one.
         allow_paths: whether people may name other folders and "hf:" ids; False on a public server.
         dtype: "float32", or "auto" for an editor's transformer in bfloat16 where the device is faster with it.
+        warm: whether loading runs a step of each kind of work, so that the first person waits less.
     """
 
     def __init__(
-        self, checkpoint: str | Path, device: str | None = None, allow_paths: bool = True, dtype: str = "float32"
+        self,
+        checkpoint: str | Path,
+        device: str | None = None,
+        allow_paths: bool = True,
+        dtype: str = "float32",
+        warm: bool = True,
     ) -> None:
         self.checkpoint = str(checkpoint)
         self.device = device
         self.allow_paths = allow_paths
         self.dtype = dtype
+        self.warm = warm
         self.failure: str | None = None
         self.freed = False
         self.comparison = Comparison(self._tokenizer, lambda: self.side, lambda: self.device or "cpu")
@@ -200,7 +207,7 @@ class Service:
     def _read(self, place: Place) -> str | None:
         """Loads what is there; None, or the sentence that says why it could not be."""
         try:
-            self._held = checkpoints.read(place, self.device, self.dtype)
+            self._held = checkpoints.read(place, self.device, self.dtype, self.warm)
         except Exception as fault:
             if not isinstance(fault, ValueError):
                 log.exception("loading %s failed", place.name)
@@ -249,7 +256,7 @@ class Service:
         parts += [say("picture.turned")] * about.turned
         parts += [say("picture.flattened")] * about.had_alpha
         parts += [say("picture.animated")] * about.animated
-        line = ", ".join(parts) + "."
+        line = say("comma").join(parts) + say("full_stop")
         if editing and about.size != (self.side, self.side):
             line += " " + say("picture.worked_on", side=self.side, width=width, height=height)
         return line
@@ -258,6 +265,11 @@ class Service:
         """The tokenizers that can be compared here, RPiAE first."""
         import_library()
         return self.comparison.names()
+
+    def tokenizers_without_weights(self) -> list[str]:
+        """The others, which can be compared with random weights only: "name=random"."""
+        import_library()
+        return self.comparison.without_weights()
 
     # answering
 

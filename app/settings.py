@@ -119,7 +119,11 @@ def source_record(jobs: Jobs, owner: str, source_sha256: str | None) -> Record |
     """The owner's job that began with just this picture, if it is still in their history."""
     if not source_sha256:
         return None
-    for record in jobs.history(owner):
+    try:
+        history = jobs.history(owner)
+    except ValueError:  # the output folder cannot be read: History says so
+        return None
+    for record in history:
         recipes = (picture.get("recipe") or {} for picture in record.pictures)
         if record.source and any(recipe.get("source_sha256") == source_sha256 for recipe in recipes):
             return record

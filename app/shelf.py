@@ -18,7 +18,7 @@ from app.checkpoint import short_name
 from app.hub import Hub, Plan
 from app.jobs import Jobs
 from app.outcome import sentence
-from app.texts import say
+from app.texts import as_spoken_here, say
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Shelf:
             except Exception as fault:
                 self._fail(task, fault)
 
-        threading.Thread(target=fetch, name="studio-download", daemon=True).start()
+        threading.Thread(target=as_spoken_here(fetch), name="studio-download", daemon=True).start()
         return task
 
     def stop(self, task_id: str) -> None:

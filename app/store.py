@@ -12,6 +12,7 @@ A job id is a whole uuid4: whoever knows it may see the job, and nobody can gues
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -34,6 +35,7 @@ VIEW_SIDE = 1280  # longer pictures are shown through a smaller copy
 TINT = (214, 51, 132)  # of the changed area
 MASK_FILE = "allowed.png"
 DEFAULT_LIMIT = 2 * 1024**3
+ABANDONED = 3600  # seconds after which a file that is still not whole is nobody's
 FINISHED = ("done", "stopped", "failed", "interrupted")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,80}\.png")
 
@@ -57,7 +59,8 @@ class Record:
     pictures: tuple[
         dict[str, Any], ...
     ] = ()  # {"file", "view", "width", "height", "seed", "mask", "overlay", ...}
-    rows: tuple[dict[str, Any], ...] = ()  # a comparison: the fields of `service.Row`, pictures as file names
+    rows: tuple[dict[str, Any], ...] = ()  # a comparison: the fields of `outcome.Row`, pictures as file names
+    sheet: str = ""  # a comparison: the file with all of it on one picture
 
     @property
     def finished(self) -> bool:
@@ -80,7 +83,7 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
-                pass
+                os.listdir(self.folder)
         except OSError as fault:
             raise ValueError(say("error.output_folder", folder=folder, why=fault.strerror)) from fault
 
@@ -88,7 +91,7 @@ class Store:
         """Makes the job's folder with its source picture and mask. OSError leaves nothing behind."""
         home = self.folder / record.id
         try:
-            home.mkdir()
+            home.mkdir(parents=True)  # somebody may have removed the whole folder
             if source is not None:
                 record = replace(record, source=self._put(home, "source.png", source))
             if mask is not None:
@@ -101,22 +104,31 @@ class Store:
         return record
 
     def finish(self, record: Record, outcome: Outcome) -> Record:
-        """Writes the pictures of an outcome and, last, the record that names them."""
+        """Writes the pictures of an outcome and, last, the record that names them. When that fails, no file of them
+        stays: what there was of the job is as before."""
         home = self.folder / record.id
-        record = replace(
-            record,
-            state="done" if outcome.stopped_at is None else "stopped",
-            seconds=outcome.seconds,
-            stopped_at=outcome.stopped_at,
-            notes=outcome.notes,
-            pictures=tuple(self._put_result(home, record.id, picture) for picture in outcome.pictures),
-            rows=tuple(self._put_row(home, row) for row in outcome.rows),
-        )
-        if outcome.reference is not None:
+        home.mkdir(parents=True, exist_ok=True)
+        before = set(os.listdir(home))
+        try:
             record = replace(
-                record, source={**record.source, **self._put(home, "reference.png", outcome.reference)}
+                record,
+                state="done" if outcome.stopped_at is None else "stopped",
+                seconds=outcome.seconds,
+                stopped_at=outcome.stopped_at,
+                notes=outcome.notes,
+                pictures=tuple(self._put_result(home, record.id, picture) for picture in outcome.pictures),
+                rows=tuple(self._put_row(home, row) for row in outcome.rows),
             )
-        self._save(record)
+            if outcome.reference is not None:
+                reference = self._put(home, "reference.png", outcome.reference)
+                record = replace(record, source={**record.source, **reference})
+            if outcome.sheet is not None:
+                record = replace(record, sheet=f"rpiae_compare_{record.id[:8]}.png")
+                _write(outcome.sheet, home / record.sheet)
+            self._save(record)
+        except (OSError, ValueError):
+            _remove(home, before)
+            raise
         return record
 
     def close(self, record: Record, state: str, message: str) -> Record:
@@ -156,10 +168,20 @@ class Store:
         )
 
     def records(self, owner: str) -> list[Record]:
-        """All jobs of one owner, newest first. A file is read again only when it has changed."""
+        """All jobs of one owner, newest first. A file is read again only when it has changed.
+
+        Raises:
+            ValueError: the folder cannot be read just now.
+        """
         with self._reading:
+            try:
+                homes = self._homes()
+            except FileNotFoundError:  # removed by somebody; the next job makes it again
+                homes = []
+            except OSError as fault:
+                raise ValueError(say("error.output_closed", why=fault.strerror)) from fault
             known, self._read = self._read, {}
-            for home in self._homes():
+            for home in homes:
                 try:
                     age = (home / "job.json").stat().st_mtime_ns
                 except OSError:
@@ -172,11 +194,14 @@ class Store:
         return sorted(mine, key=lambda record: record.created, reverse=True)
 
     def remove(self, job_id: str) -> bool:
-        """Deletes a job with its files; False when there is none."""
+        """Deletes a job with its files; False when there is none. ValueError: it cannot be deleted."""
         home = self._home(job_id)
         if home is None:
             return False
-        (home / "job.json").unlink(missing_ok=True)  # first: should the rest fail, what is left is no job
+        try:
+            (home / "job.json").unlink(missing_ok=True)  # first: should the rest fail, what is left is no job
+        except OSError as fault:
+            raise ValueError(say("error.output_closed", why=fault.strerror)) from fault
         shutil.rmtree(home, ignore_errors=True)
         return True
 
@@ -186,15 +211,22 @@ class Store:
         if home is None or not _FILE_NAME.fullmatch(name):
             return None
         path = home / name
-        return path if path.is_file() and not path.is_symlink() else None
+        return path if os.path.isfile(path) and not os.path.islink(path) else None
 
     def size(self) -> int:
         """Bytes in the folder."""
         return sum(_bytes(home) for home in self._homes())
 
     def sweep(self, keep: set[str] = frozenset()) -> int:
-        """Removes the oldest jobs until the folder is within its cap; returns how many. `keep`: unfinished ones."""
+        """Removes the oldest jobs until the folder is within its cap; returns how many. `keep`: unfinished ones.
+
+        What a killed server left half-written goes as well, once it is too old to be another server's work.
+        """
         homes = sorted(self._homes(), key=lambda home: home.stat().st_mtime)
+        for home in homes:
+            if home.name not in keep:
+                _tidy(home)
+        homes = [home for home in homes if home.is_dir()]
         sizes = {home: _bytes(home) for home in homes}
         total, removed = sum(sizes.values()), 0
         for home in homes[:-1]:  # the newest stays, however large
@@ -213,7 +245,8 @@ class Store:
         except ValueError:
             return None
         home = self.folder / job_id if well_formed else None
-        return home if home is not None and home.is_dir() else None
+        # os.path, because Path.is_dir raises for a folder that may not be read
+        return home if home is not None and os.path.isdir(home) else None
 
     def _homes(self) -> list[Path]:
         return [home for path in self.folder.iterdir() if (home := self._home(path.name)) is not None]
@@ -260,10 +293,11 @@ class Store:
         return about
 
     def _put_row(self, home: Path, row: Row) -> dict[str, Any]:
-        plain = asdict(replace(row, reconstruction=None, error_map=None))
+        parts = ("reconstruction", "error_map", "latent_map")
+        plain = asdict(replace(row, **dict.fromkeys(parts)))
         stem = re.sub(r"[^a-z0-9]+", "_", row.name.lower())
-        for part, image in (("reconstruction", row.reconstruction), ("error_map", row.error_map)):
-            if image is not None:
+        for part in parts:
+            if (image := getattr(row, part)) is not None:
                 plain[part] = self._put(home, f"{stem}_{part}.png", image)["file"]
         return plain
 
@@ -292,6 +326,24 @@ def _write(image: Image.Image, path: Path) -> None:
     """A PNG, written whole. Fast rather than small: a person waits for it, and the folder has a cap."""
     with _whole(path) as temporary:
         image.save(temporary, "PNG", compress_level=1)
+
+
+def _remove(home: Path, kept: set[str]) -> None:
+    """Takes out of a job's folder what is not named in `kept`."""
+    with contextlib.suppress(OSError):
+        for name in set(os.listdir(home)) - kept:
+            (home / name).unlink(missing_ok=True)
+
+
+def _tidy(home: Path) -> None:
+    """Removes old parts of files, and a folder that never became a job."""
+    old = time.time() - ABANDONED
+    if not (home / "job.json").exists() and home.stat().st_mtime < old:
+        shutil.rmtree(home, ignore_errors=True)
+        return
+    for part in home.glob(".*.part"):
+        if part.stat().st_mtime < old:
+            part.unlink(missing_ok=True)
 
 
 def _bytes(home: Path) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import re
 from collections.abc import AsyncIterator
 from functools import partial
@@ -11,25 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from app import views, widgets
+from app import comparison_files, comparison_view, views, widgets
 from app.compare import CompareTab
 from app.edit import EditTab
-from app.examples import FOLDER, read_examples
+from app.endpoints import MCP, Endpoints
+from app.examples import FOLDER, Example, read_examples
 from app.export import zip_stream
 from app.forms import Forms
 from app.generate import GenerateTab
 from app.history import HistoryTab
 from app.jobs import Jobs
 from app.models import ModelsTab, panel, remembered
+from app.page import Door, Page, fetch_nothing
 from app.room import POLL, QUIET, Room, browser_state
 from app.service import Service
 from app.shelf import Shelf, offers
 from app.texts import say
-from app.theme import ICON, SCRIPT, STYLE, theme
+from app.theme import ICON, STYLES, script, theme
 from app.worklist import Worklist
 
 UPLOAD_LIMIT = "30mb"
@@ -51,7 +56,14 @@ def create_app(
     """The page with its tabs, ready for `launch`. `shelf`: the checkpoints to choose from; without it, the one."""
     shipped = read_examples(examples)
     shelf = shelf or Shelf(jobs, offers(service.checkpoint))
-    with gr.Blocks(title=say("app.title"), analytics_enabled=False, delete_cache=TEMPORARY) as demo:
+    demo = Page.in_every_language(lambda: _laid_out(service, jobs, shipped, shelf))
+    demo.queue(default_concurrency_limit=16)
+    return demo
+
+
+def _laid_out(service: Service, jobs: Jobs, shipped: list[Example], shelf: Shelf) -> Page:
+    """The page in the language that is spoken now."""
+    with Page(title=say("app.title"), analytics_enabled=False, delete_cache=TEMPORARY) as demo:
         owner = browser_state("browser")
         chain = browser_state("chain", {})
         remembered_here = remembered()
@@ -60,6 +72,7 @@ def create_app(
             title = f'<h1>{say("app.title")}</h1><p class="tagline">{say("app.tagline")}</p>'
             gr.HTML(title, elem_id="title", apply_default_css=False)
             chip = gr.HTML(_chip(service), elem_id="model", apply_default_css=False)
+            gr.HTML(_switch(), elem_id="language", apply_default_css=False)
         worklist = Worklist(jobs, owner)
         for room in rooms.values():
             room.queued = worklist.queued
@@ -98,7 +111,7 @@ def create_app(
         generate_tab.select(generate.switched, [generate.shown, generate.room.job], generate.form, **QUIET)
         edit_tab.select(edit.switched, edit.shown, edit.form, **QUIET)
         models_tab.select(models.refreshed, models.remembered, [models.panel, models.field], **QUIET)
-    demo.queue(default_concurrency_limit=16)
+        Endpoints(jobs).add()
     return demo
 
 
@@ -108,8 +121,15 @@ def _rooms(jobs: Jobs, owner: gr.BrowserState, examples: bool) -> dict[str, Room
     return {
         "edit": Room("edit", jobs, owner, views.result, widgets.empty(edit_empty)),
         "generate": Room("generate", jobs, owner, views.result, widgets.empty(say("empty.generate"))),
-        "compare": Room("compare", jobs, owner, views.comparison, widgets.empty(say("empty.compare"))),
+        "compare": Room("compare", jobs, owner, comparison_view.comparison, widgets.empty(say("empty.compare"))),
     }
+
+
+def _switch() -> str:
+    """The button that shows the page in the other language."""
+    other, tag = say("language.other"), say("language.other.tag")
+    codes = f'data-language="{say("language.other.code")}" data-now="{say("language.tag")}"'
+    return f'<button class="tool" lang="{tag}" {codes}>{other}</button>'
 
 
 def _chip(service: Service) -> str:
@@ -158,6 +178,7 @@ def routes(jobs: Jobs, examples: Path = FOLDER) -> list[Route]:
         Route("/results/{job}/{name}", result),
         Route("/examples/{name}", example),
         Route("/history.zip", export),
+        *comparison_files.routes(jobs),
     ]
 
 
@@ -180,8 +201,10 @@ def _png(path: Path | None) -> Response:
 
 def launch(demo: gr.Blocks, jobs: Jobs, host: str, port: int | None, examples: Path = FOLDER) -> str:
     """Begins to serve the page and returns its address. ValueError: it cannot listen there."""
+    fetch_nothing()
     try:
-        _, address, _ = demo.launch(server_name=host, server_port=port, **_settings(jobs, examples))
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces its MCP server also when quiet; app.py says it
+            _, address, _ = demo.launch(server_name=host, server_port=port, **_settings(jobs, examples))
     except OSError as fault:
         raise ValueError(say("error.port", port=port or "7860 to 7959", host=host)) from fault
     return address
@@ -194,18 +217,18 @@ def _settings(jobs: Jobs, examples: Path) -> dict[str, Any]:
         quiet=True,
         prevent_thread_lock=True,
         theme=theme(),
-        css_paths=STYLE,
-        js=SCRIPT.read_text(encoding="utf-8"),
+        css_paths=STYLES,
+        js=script(),
         favicon_path=ICON,
         max_file_size=UPLOAD_LIMIT,
         allowed_paths=[str(jobs.store.folder), str(examples)],
-        app_kwargs={"routes": routes(jobs, examples)},
+        app_kwargs={"routes": routes(jobs, examples), "middleware": [Middleware(Door)]},
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
         show_error=False,
         ssr_mode=False,
         pwa=False,
-        mcp_server=False,
+        mcp_server=MCP,
         state_session_capacity=1000,
     )

@@ -1,358 +1,72 @@
-"""Every sentence the page shows, in English. Another language is another dictionary with the same keys."""
+"""Every sentence that people read, in the language of whoever asks: `say(key)`. The words lie in `app.words`.
 
-ENGLISH = {
-    "app.title": "RPiAE Studio",
-    "app.tagline": "Change a picture with a sentence. Everything runs on this machine.",
-    # the loaded model
-    "model.loading": "Loading {name}…",
-    "model.ready": "{name} · {device} · {dtype}",
-    "model.local": "No request leaves this machine",
-    "model.free": "{name} · memory given back",
-    # the Models tab
-    "tab.models": "Models",
-    "models.field": "Checkpoint",
-    "models.field.help": "A folder or file on this machine, or hf:org/name on huggingface.co. Nothing is asked there "
-    "before you press Load, and nothing fetched before a second press.",
-    "models.field.offered": "The checkpoints that this server offers.",
-    "models.load": "Load",
-    "models.free": "Free",
-    "models.stop": "Stop the download",
-    "models.download": "Download {size} from {host}",
-    "models.loaded": "Loaded",
-    "models.free.about": "{name} is named but not loaded: its memory was given back. Load brings it back, and so does "
-    "the next picture that is asked for.",
-    "models.loading.about": "{name} is being loaded.",
-    "models.failed.about": "{name} could not be loaded: {why}",
-    "models.waiting": "{ahead} before it: they are finished with the checkpoint that is loaded now.",
-    "models.waiting.one": "1 job",
-    "models.waiting.more": "{count} jobs",
-    "models.asking": "Asking the hub what that is…",
-    "models.begun.load": "Loading {name}…",
-    "models.begun.free": "Giving back the memory of {name}…",
-    "models.done.load": "{name} is loaded.",
-    "models.done.free": "{name} is free: its memory was given back.",
-    "models.kept": "{why} {name} is in its place as before.",
-    "models.fetching": "Downloading from {host}: {done} of {size}.",
-    "models.plan": "{source} is not on this machine. At {host} it has {files}, {size} in all:",
-    "models.plan.one": "1 file",
-    "models.plan.more": "{count} files",
-    "models.plan.rest": "and {count} more",
-    "fact.name": "Name",
-    "fact.kind": "What it does",
-    "fact.source": "From",
-    "fact.source.folder": "the folder {name} on this machine",
-    "fact.source.official": "the authors' files in {name}",
-    "fact.sha256": "SHA-256",
-    "fact.licence": "Licence",
-    "fact.licence.none": "not stated",
-    "fact.device": "Device",
-    "fact.dtype": "Numbers",
-    "fact.attention": "Attention",
-    "fact.parameters": "Parameters",
-    "fact.memory": "Memory of the weights",
-    "fact.latent": "Latent",
-    "fact.latent.of": "{shape} for a picture of {side} × {side}",
-    "fact.classes": "Classes",
-    "fact.heads": "Attention heads",
-    "fact.heads.official": "12, 16 and the transformer's own, as in the released model; for a tokenizer with others "
-    "use python -m rpiae convert",
-    "fact.seconds": "Loaded in",
-    "can.editor": "edits pictures and draws them from text",
-    "can.classes": "draws pictures by class",
-    "can.tokenizer": "takes pictures apart and puts them together again (a tokenizer alone)",
-    # drawing by class
-    "class_label": "Class",
-    "class_label.help": "Type to search, by name or number.",
-    "class.number": "class {number}",
-    "class.guidance": "Follow the class",
-    "class.guidance.help": "1: no guidance, half the time. Higher: more like the class, less variety.",
-    "class.steps.help": "Points of the authors' grid; they take 250 for their numbers.",
-    "guidance_interval": "Guidance interval",
-    "interval.from": "Guidance from",
-    "interval.to": "Guidance to",
-    "interval.help": "Between these times guidance is on: 1 is noise, 0 the finished picture.",
-    "empty.generate.class": "Choose a class and press Generate.",
-    "cannot.edit": "The loaded checkpoint {can}; it cannot edit. Load one that does in Models.",
-    "cannot.generate": "The loaded checkpoint {can}; it cannot draw. Load one that does in Models.",
-    # tabs
-    "tab.edit": "Edit",
-    "tab.generate": "Generate",
-    "tab.compare": "Compare",
-    "tab.history": "History",
-    # controls
-    "picture": "Picture",
-    "picture.drop": "Drop a picture here, paste one, or click to choose",
-    "picture.size": "{width} × {height}",
-    "picture.worked_on": "The model works on it at {side} × {side}; the result is {width} × {height} again, "
-    "and pixels that the edit leaves alone stay exactly yours.",
-    "picture.turned": "turned upright",
-    "picture.flattened": "transparent parts become white",
-    "picture.animated": "first frame only",
-    "instruction": "What should change?",
-    "instruction.placeholder": "make the car blue",
-    "prompt": "What should be in the picture?",
-    "prompt.placeholder": "a cat to the left of a red car",
-    "negative_prompt": "Avoid",
-    "negative_prompt.help": "Words for what you do not want to see. Usually empty.",
-    "more": "More settings",
-    "steps": "Steps",
-    "steps.help": "More steps take longer and draw a little more carefully.",
-    "guidance": "Follow the words",
-    "guidance.help": "Higher: the words count more. Too high: hard, unnatural colours.",
-    "image_guidance": "Stay close to the picture",
-    "image_guidance.help": "Higher: less changes. Lower it when an edit does nothing.",
-    "preserve": "Keep untouched pixels exactly",
-    "preserve.help": "Only what the edit changes is redrawn; all else stays yours, bit for bit.",
-    "seed": "Seed",
-    "seed.new": "New seed each time",
-    "seed.new.help": "Untick to repeat: the same seed and settings give the same picture.",
-    "count": "Pictures",
-    "count.help": "Each has its own seed: the first this one, then the next numbers.",
-    "tokenizers": "Tokenizers",
-    "tokenizers.help": "Each takes the picture apart and puts it together again.",
-    "run.edit": "Edit",
-    "run.generate": "Generate",
-    "run.compare": "Compare",
-    "stop": "Stop",
-    "keys": "Ctrl + Enter runs, Esc stops",
-    "edit_this": "Edit this picture",
-    "go_on": "Go on from this",
-    # edits of edits
-    "chain": "Edits so far",
-    "chain.original": "Original",
-    "chain.step": "Edit {number}",
-    "chain.show": "Show {name}",
-    "chain.back": "Back",
-    "chain.branch": "Branch from here",
-    "chain.branch.help": "Edit again from {name}",
-    "chain.restart": "Restart from original",
-    "chain.merge": "Merge into one instruction",
-    "chain.hint": "That is {count} edits in a row, and each draws a little anew. One instruction for all of them, "
-    "from the original, keeps more of the picture.",
-    "chain.from": "In the form",
-    # where an edit may change the picture
-    "area": "Where may it change?",
-    "area.everywhere": "Anywhere",
-    "area.paint": "Paint area",
-    "area.rectangle": "Rectangle",
-    "area.file": "Mask file",
-    "area.paint.help": "Paint over what may change. With nothing painted the whole picture may. "
-    "Without a pointer, use Rectangle or Mask file.",
-    "area.rectangle.help": "In percent of the picture, from its left and upper edge.",
-    "area.file.help": "A picture of the same shape: white may change, black stays.",
-    "area.mask": "Mask",
-    "area.left": "Left (%)",
-    "area.top": "Top (%)",
-    "area.width": "Width (%)",
-    "area.height": "Height (%)",
-    # the list of jobs
-    "jobs": "Your jobs",
-    "jobs.running": "Running",
-    "jobs.place": "Place {place} in line",
-    "jobs.show": "Show",
-    "jobs.remove": "Remove",
-    "jobs.stop": "Stop",
-    "jobs.about": "{action}: {what}",
-    "run.queue": "Add to queue",
-    # history
-    "history.search": "Search in prompts",
-    "history.kind": "Show",
-    "history.all": "All",
-    "history.edit": "Edits",
-    "history.generate": "Generated",
-    "history.compare": "Comparisons",
-    "history.empty": "Nothing here yet. What you make in this browser is kept here, and nobody else sees it.",
-    "history.none": "Nothing in your history fits this search.",
-    "history.count": "{count} in your history",
-    "history.found": "{count} of {all} in your history",
-    "history.more": "Show {count} more",
-    "history.use": "Use these settings",
-    "history.edit_this": "Edit this",
-    "history.edit_number": "Edit picture {number}",
-    "history.delete": "Delete",
-    "history.delete.ask": "Delete this with its files? It cannot be brought back.",
-    "history.delete.yes": "Yes, delete it",
-    "history.deleted": "Deleted.",
-    "history.export": "Export zip",
-    "history.export.help": "Pictures and recipes of all that is listed",
-    "history.export.newest": "Pictures and recipes of the newest {count}",
-    "history.open": "Open: {what}",
-    "history.untitled": "Comparison",
-    "history.gone": "That is no longer in your history.",
-    "state.done": "Done",
-    "state.stopped": "Stopped",
-    "state.failed": "Failed",
-    "state.interrupted": "Interrupted",
-    # settings from a picture or a link
-    "restore": "Settings from a PNG",
-    "restore.drop": "Drop a PNG made here",
-    "restore.done": "The settings are from this PNG.",
-    "restore.used": "The settings are filled in; the seed is kept. Press the button to run them.",
-    "restore.link": "The settings are from a link. Nothing runs until you press the button.",
-    "restore.none": "There is no recipe in this picture, so there is nothing to fill in.",
-    "restore.kind": "This picture's recipe ({kind}) has no form that could be filled in.",
-    "restore.other": "This picture was made in the Generate tab.",
-    "restore.other.use": "Use its settings there",
-    "restore.checkpoint": "It was made with another checkpoint ({name}, SHA-256 {sha}…); loaded is {loaded} "
-    "({here}…), so the result will differ.",
-    "restore.checkpoint.name": "It was made with the checkpoint {name}; {loaded} is being loaded.",
-    "restore.device": "It was made on {there}; here it is {here}: close, not identical.",
-    "restore.source": "The picture that was edited is not inside (SHA-256 of its pixels {sha}…).",
-    "restore.source.use": "Take it from your history",
-    "restore.cannot": "The loaded checkpoint has no form for these settings. Load the one they came from.",
-    "restore.mask": "Where the edit was allowed is not inside.",
-    "copy_link": "Copy link",
-    "copy_link.done": "Copied",
-    # empty places
-    "empty.edit": "Choose a picture, say what should change, and press Edit.",
-    "empty.edit.examples": "Choose a picture, say what should change, and press Edit. Or start from one of these:",
-    "empty.generate": "Describe a picture and press Generate. Or start from one of these:",
-    "empty.compare": "Choose a picture to see what each tokenizer keeps of it, and what it loses.",
-    "examples": "Examples",
-    "example.use": "Use this example: {instruction}",
-    "example.note": "An example, made earlier with this instruction. Press Edit to make it yourself.",
-    # the result
-    "view": "View",
-    "view.split": "Split",
-    "view.before": "Before",
-    "view.after": "After",
-    "view.mask": "Changed area",
-    "view.original": "Original",
-    "view.reconstruction": "Reconstruction",
-    "view.error": "Error",
-    "view.divider": "Divider between before and after, in percent from the left",
-    "view.keys": "Arrow keys move the divider, Space flips between before and after.",
-    "view.before_alt": "The picture before the edit",
-    "view.after_alt": "Result: {prompt}",
-    "view.preview_alt": "Preview of the picture in the making",
-    "view.mask_alt": "The changed area, tinted",
-    "view.gain": "Error × {gain}",
-    "download": "Download PNG",
-    "download.mask": "Download mask",
-    "recipe": "Recipe",
-    "recipe.inside": "The file holds this recipe, too.",
-    # the status line
-    "status.ready": "",
-    "status.loading": "Loading the model. This happens once.",
-    "status.queued": "{ahead} ahead of you.",
-    "status.queued.eta": "{ahead} ahead of you, about {eta}. You can close this page; the work goes on.",
-    "status.next": "Yours is next.",
-    "status.starting": "Starting…",
-    "status.running": "Working",
-    "status.step": "Step {step} of {steps}",
-    "status.left": "{eta} left",
-    "status.stopping": "Stopping after this step…",
-    "status.done": "Done in {seconds}.",
-    "status.seed": "Seed {seed}",
-    "status.seeds": "Seeds {first} to {last}",
-    "status.changed": "{percent} of the picture changed",
-    "status.unchanged": "The edit changed nothing. Try other words, or lower “Stay close to the picture”.",
-    "status.stopped": "Stopped at step {step} of {steps}.",
-    "status.partial": "This is what it had so far.",
-    "note.detail": "Nearly all of the picture was drawn anew, with the detail of {side} × {side} pixels.",
-    "job.never_started": "Stopped before it began.",
-    "job.stopped_early": "Stopped before there was anything to show.",
-    "job.interrupted": "The server was restarted before this was finished. Your settings are here: press the button "
-    "to run it again.",
-    "job.unknown": "That job is no longer here. Its pictures were removed to make room.",
-    # comparing
-    "tokenizer.rpiae": "RPiAE",
-    "tokenizer.sd-vae": "SD-VAE",
-    "tokenizer.va-vae": "VA-VAE",
-    "tokenizer.llamagen-vq": "LlamaGen VQ",
-    "tokenizer.maskgit-vqgan": "MaskGIT VQGAN",
-    "tokenizer.rae-s": "RAE-S",
-    "tokenizer.rae-b": "RAE-B",
-    "tokenizer.fae-d32": "FAE d32",
-    "table.tokenizer": "Tokenizer",
-    "table.psnr": "PSNR (dB)",
-    "table.ssim": "SSIM",
-    "table.lpips": "LPIPS",
-    "table.latent": "Latent",
-    "table.compression": "Compression",
-    "table.encode": "Encode (ms)",
-    "table.decode": "Decode (ms)",
-    "table.parameters": "Parameters",
-    "table.help": "PSNR and SSIM: higher is closer to the original. Measured on the numbers, not on the pictures "
-    "shown, over the picture itself without its white margin.",
-    "table.size": "All tokenizers were given the same {width} × {height} pixels.",
-    # mistakes
-    "error.cannot.edit": "The loaded checkpoint {can}; it cannot edit. Load one that edits in Models.",
-    "error.cannot.text": "The loaded checkpoint {can}, not from text. Load one that draws from text in Models.",
-    "error.cannot.class": "The loaded checkpoint {can}, not by class. Load one that draws by class in Models.",
-    "error.no_class": "Choose a class: the loaded checkpoint draws by class. Where there is no list of classes, reload "
-    "the page.",
-    "error.checkpoint_closed": "“{name}” cannot be opened ({why}).",
-    "error.interval": "The guidance interval must be two numbers from 0 to 1, the smaller first, not {value}.",
-    "error.no_checkpoint_named": "Name a checkpoint: a folder, or hf:org/name.",
-    "error.no_checkpoint_there": "There is no checkpoint at “{name}”. A checkpoint is a folder with a "
-    "model_index.json, a tokenizer's folder, or the authors' .pt files.",
-    "error.other_checkpoint": "“{name}” holds a {found}. The studio loads RPiAEPipeline, ClassConditionalPipeline and "
-    "AutoencoderRPiAE.",
-    "error.broken_checkpoint": "“{name}” is damaged: its {file} does not say what it is.",
-    "error.several_tokenizers": "“{name}” holds several tokenizers ({names}). Name the file itself, or keep one.",
-    "error.transformer_alone": "“{name}” is a LightningDiT alone. Name the folder that holds its tokenizer, too.",
-    "error.other_file": "“{name}” is {found}, wanted is a whole tokenizer.",
-    "error.paths_off": "This server loads only the checkpoints that it offers: {names}.",
-    "error.models_busy": "Something is being loaded just now. Wait until it has ended.",
-    "error.not_fetched": "{source} is not on this machine. Fetch it in Models.",
-    "error.hub_name": "“{source}” is no id on the hub. Write hf:org/name.",
-    "error.hub_nothing": "{source} holds no checkpoint that the studio can load: no safetensors folder, and none of "
-    "the authors' files.",
-    "error.hub_missing": "There is no {source} on the hub, or it is not open to everyone.",
-    "error.hub_away": "The hub did not answer. This machine may be offline; folders on it load all the same.",
-    "error.hub_off": "This studio was started without the hub (HF_HUB_OFFLINE). Folders on this machine load all the "
-    "same.",
-    "error.hub_stopped": "The download was stopped. What has arrived is kept; the next one goes on from there.",
-    "error.no_picture": "There is no picture yet. Drop one in or choose an example.",
-    "error.no_instruction": "Say what should change, for example “make the car blue”.",
-    "error.no_prompt": "Describe the picture you want, for example “a cat to the left of a red car”.",
-    "error.no_tokenizer": "Choose at least one tokenizer.",
-    "error.tokenizers": "The tokenizers must be a list of names.",
-    "error.unknown_tokenizer": "There is no tokenizer called {name}. There are: {names}.",
-    "error.number": "{name} must be a number, not {value}.",
-    "error.whole": "{name} must be a whole number, not {value}.",
-    "error.range": "{name} is {value}; it must be between {low} and {high}.",
-    "error.text": "The text must be words, not {value}.",
-    "error.long_text": "The text has {count} characters; at most {limit} fit. Make it shorter.",
-    "error.not_a_request": "This is not a request that the studio knows.",
-    "error.bad_upload": "That file is not a picture this app can read. Use PNG, JPEG or WebP.",
-    "error.queue_full": "The queue is full ({count} jobs). Try again in a minute.",
-    "error.own_queue_full": "You have {count} jobs waiting already. Wait for one to finish, or stop one.",
-    "error.closing": "The server is shutting down. Try again in a minute.",
-    "error.output_folder": "The output folder {folder} cannot be written to ({why}). Name another with --outputs.",
-    "error.disk": "The result could not be saved ({why}). Make room on the disk and try again.",
-    "error.memory": "There was not enough memory for this. Try one picture at a time, or close other programs.",
-    "error.unexpected": "Something went wrong here that should not have. The server's log says what. "
-    "Your settings are kept; try again.",
-    "error.checkpoint": "There is no checkpoint in {folder}. Make one with `make checkpoint`, "
-    "or name another folder with --checkpoint.",
-    "error.port": "The studio cannot listen at {host}, port {port}: it is in use or not of this machine. "
-    "Choose another with --port or --host.",
-    "error.mask_size": "The mask has {mask} pixels, the picture {picture}. Make them the same size.",
-    "error.mask_shape": "The mask ({mask}) has not the picture's shape ({picture}). Make it from the picture itself.",
-    "error.mask_broken": "What was painted did not arrive whole. Choose Paint area again.",
-    "error.no_mask": "There is no mask file yet. Put one in, or choose Anywhere.",
-    "error.rectangle": "The rectangle has no part of the picture in it. Make width and height larger than 0.",
-    "error.title": "That did not work",
-}
+Who asks is set by `speaking` for the time that a request is answered, or somebody's job is at work; see `app.page`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+from app.words import en_page, en_work, zh_library, zh_page, zh_work
+
+WORDS = {"en": en_page.PAGE | en_work.WORK, "zh": zh_page.PAGE | zh_work.WORK}
+LIBRARY = {"zh": zh_library.SENTENCES}  # of `rpiae`, which speaks English
+PROMPTS = en_work.PROMPTS
+LANGUAGES = tuple(WORDS)
+_language: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
+
+
+def language() -> str:
+    """The language that is spoken here and now: one of LANGUAGES."""
+    return _language.get()
+
+
+@contextmanager
+def speaking(wanted: str) -> Iterator[None]:
+    """Says everything in a language until the end of the block."""
+    token = _language.set(wanted if wanted in WORDS else LANGUAGES[0])
+    try:
+        yield
+    finally:
+        _language.reset(token)
+
+
+def as_spoken_here(work: Callable[..., Any]) -> Callable[..., Any]:
+    """`work`, for another thread, in the language that is spoken now."""
+    wanted = language()
+
+    @wraps(work)
+    def speak(*values: Any, **named: Any) -> Any:
+        with speaking(wanted):
+            return work(*values, **named)
+
+    return speak
 
 
 def say(key: str, **values: object) -> str:
     """The sentence `key`, filled in. An unknown key is our own mistake and raises KeyError."""
-    return ENGLISH[key].format(**values)
+    return WORDS[language()][key].format(**values)
+
+
+def word_for(key: str) -> str:
+    """The word `key`, "" when there is none."""
+    return WORDS[language()].get(key, "")
+
+
+def translated(sentence: str) -> str:
+    """A sentence of `rpiae` in the language of whoever reads it; as it is where there is no other one for it."""
+    for pattern, form in LIBRARY.get(language(), ()):
+        if found := pattern.fullmatch(sentence):
+            return form.format(**found.groupdict()).replace("The picture", say("picture"))
+    return sentence
 
 
 def tokenizer_label(name: str) -> str:
-    """What people call a tokenizer; its own name where there is no better one."""
-    return ENGLISH.get(f"tokenizer.{name}", name)
-
-
-PROMPTS = (
-    "a cat to the left of a red car",
-    "three yellow stars on a night sky",
-    "a large blue fish in the sea",
-    "a dog and a green tree on a meadow",
-    "a sign that says “OPEN” above a house",
-    "a rocket at the top right on a lavender background",
-)
+    """What people call a tokenizer; its own name where there is no better one. "name=random": with random weights."""
+    name, _, weights = name.partition("=")
+    label = word_for(f"tokenizer.{name}") or name
+    return say("tokenizer.random", label=label) if weights == "random" else label

@@ -7,8 +7,8 @@ from pathlib import Path
 import gradio as gr
 
 STATIC = Path(__file__).resolve().parent / "static"
-STYLE = STATIC / "studio.css"
-SCRIPT = STATIC / "studio.js"
+STYLES = [STATIC / "studio.css", STATIC / "compare.css"]
+SCRIPTS = [STATIC / "studio.js", STATIC / "compare.js"]
 ICON = STATIC / "icon.svg"
 
 # Every pair of text and ground below has a contrast of at least 4.5:1, in light and in dark.
@@ -26,6 +26,12 @@ TEAL = gr.themes.Color(
     c900="#0b3e39",
     c950="#052522",
 )
+
+
+def script() -> str:
+    """What the page runs when it opens: each file is a function of its own."""
+    calls = ";\n".join(f"({path.read_text(encoding='utf-8').strip()})()" for path in SCRIPTS)
+    return f"() => {{\n{calls};\n}}"
 
 
 def theme() -> gr.themes.Base:

@@ -1,4 +1,4 @@
-"""What the page shows of a job, as HTML: the status line, the picture's place, the table of a comparison.
+"""What the page shows of a job, as HTML: the status line and the picture's place. (Comparisons: `comparison_view`.)
 
 Plain functions from snapshots and records to strings, every value escaped. Pictures are named by addresses relative
 to the page, `results/<job id>/<file>`, which `app.studio` serves.
@@ -6,15 +6,13 @@ to the page, `results/<job id>/<file>`, which `app.studio` serves.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from html import escape
 from typing import Any
 
 from app.jobs import Snapshot
 from app.settings import to_query
 from app.store import Record
-from app.texts import say, tokenizer_label
+from app.texts import say, word_for
 from app.widgets import before_after, card
 
 
@@ -26,14 +24,16 @@ def address(record: Record, name: str) -> str:
 def duration(seconds: float) -> str:
     """Seconds in few words: "0.4 s", "12 s", "3 min"."""
     if seconds < 10:
-        return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        return say("duration.seconds", number=f"{seconds:.1f}")
+    if seconds < 100:
+        return say("duration.seconds", number=f"{seconds:.0f}")
+    return say("duration.minutes", number=f"{seconds / 60:.0f}")
 
 
 def percent(part: float) -> str:
     """A share in few words; never "0 %" for something."""
     return (
-        "less than 0.1 %"
+        say("status.changed.little")
         if 0 < part < 0.001
         else f"{100 * part:.1f} %"
         if part < 0.1
@@ -94,13 +94,13 @@ def _facts(record: Record) -> list[str]:
     seeds = [picture["seed"] for picture in record.pictures if picture.get("seed") is not None]
     facts = []
     if len(seeds) == 1:
-        facts.append(say("status.seed", seed=seeds[0]) + ".")
+        facts.append(say("status.seed", seed=seeds[0]) + say("full_stop"))
     elif seeds:
-        facts.append(say("status.seeds", first=seeds[0], last=seeds[-1]) + ".")
+        facts.append(say("status.seeds", first=seeds[0], last=seeds[-1]) + say("full_stop"))
     changed = [picture["changed"] for picture in record.pictures if picture.get("changed") is not None]
     if len(changed) == 1:
         facts.append(
-            say("status.changed", percent=percent(changed[0])) + "."
+            say("status.changed", percent=percent(changed[0])) + say("full_stop")
             if changed[0]
             else say("status.unchanged")
         )
@@ -188,7 +188,7 @@ def recipe(plain: dict[str, Any] | None) -> str:
     if not plain:
         return ""
     rows = "".join(
-        f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_short(value))}</dd>"
+        f"<dt>{escape(word_for(f'recipe.{key}') or key)}</dt><dd>{escape(_short(value))}</dd>"
         for key, value in plain.items()
         if value not in (None, "", {})
     )
@@ -202,61 +202,3 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {part}" for key, part in value.items())
     return str(value)
-
-
-# comparing
-
-
-def comparison(record: Record) -> str:
-    """The table of a comparison and, below it, one view for each tokenizer that worked."""
-    if not record.rows:
-        return card(record.message) if record.finished else ""
-    views = "".join(
-        _reconstructed(record, index) for index, row in enumerate(record.rows) if row["reconstruction"]
-    )
-    source = record.source
-    size = say("table.size", width=source["width"], height=source["height"])
-    return f'{table(record.rows)}<p class="note">{size} {say("table.help")}</p><div class="pictures">{views}</div>'
-
-
-def _reconstructed(record: Record, index: int) -> str:
-    row = record.rows[index]
-    stage = before_after(
-        f"c{record.id[:8]}{index}",
-        before=address(record, record.source["view"]),
-        after=address(record, row["reconstruction"]),
-        size=(record.source["width"], record.source["height"]),
-        after_alt=tokenizer_label(row["name"]),
-        error=address(record, row["error_map"]),
-        labels=("view.original", "view.reconstruction"),
-    )
-    return f'<figure class="done"><h3>{escape(tokenizer_label(row["name"]))}</h3>{stage}</figure>'
-
-
-def table(rows: Iterable[dict[str, Any]]) -> str:
-    """The numbers of a comparison; a tokenizer that failed keeps its row with the reason."""
-    columns = ("psnr", "ssim", "lpips", "latent", "compression", "encode", "decode", "parameters")
-    head = "".join(f'<th scope="col">{say("table." + column)}</th>' for column in ("tokenizer", *columns))
-    body = "".join(_row(row, len(columns)) for row in rows)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _row(row: dict[str, Any], columns: int) -> str:
-    name = f'<th scope="row">{escape(tokenizer_label(row["name"]))}</th>'
-    if row["error"]:
-        return f'<tr>{name}<td colspan="{columns}" class="failed">{escape(row["error"])}</td></tr>'
-    cells = (
-        _number(row["psnr"], "{:.2f}"),
-        _number(row["ssim"], "{:.4f}"),
-        _number(row["lpips"], "{:.4f}"),
-        " × ".join(str(size) for size in row["latent_shape"]),
-        _number(row["compression"], "{:.0f} ×"),
-        _number(row["encode_ms"], "{:.0f}"),
-        _number(row["decode_ms"], "{:.0f}"),
-        _number(row["parameters"] and row["parameters"] / 1e6, "{:.1f} M"),
-    )
-    return f"<tr>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else "∞" if math.isinf(value) else form.format(value)

@@ -115,39 +115,28 @@ def before_after(
     size: tuple[int, int],
     after_alt: str,
     overlay: str | None = None,
-    error: str | None = None,
-    labels: tuple[str, str] = ("view.before", "view.after"),
 ) -> str:
     """Two pictures of one size in one place, with a divider that mouse, finger and arrow keys move.
 
-    `overlay` is shown over the second picture on demand, `error` in place of both. `name` keeps the choices of
-    several views on one page apart.
+    `overlay` is shown over the second picture on demand. `name` keeps the choices of several views on one page apart.
     """
-    words = {"before": say(labels[0]), "after": say(labels[1])}
-    modes = ["split", "before", "after"] + (["mask"] if overlay else []) + (["error"] if error else [])
+    modes = ["split", "before", "after"] + (["mask"] if overlay else [])
     choices = "".join(
         f'<label><input type="radio" name="{name}" value="{mode}"{" checked" if mode == "split" else ""}>'
-        f"<span>{words.get(mode) or say('view.' + mode)}</span></label>"
+        f"<span>{say('view.' + mode)}</span></label>"
         for mode in modes
     )
     extra = f'<img class="overlay" src="{overlay}" alt="{escape(say("view.mask_alt"))}">' if overlay else ""
-    gain = ""
-    if error:
-        extra += f'<img class="error" src="{error}" alt="{escape(say("view.error"))}">'
-        gain = (
-            f'<label class="gain"><span>{say("view.gain", gain=5)}</span>'
-            '<input type="range" class="gain-range" min="1" max="20" value="5"></label>'
-        )
     return (
-        f'<div class="view" style="--at:50;--gain:5">'
+        f'<div class="view" style="--at:50">'
         f'<div class="stage" style="--w:{size[0]};--h:{size[1]}">'
         f'<img class="after" src="{after}" alt="{escape(after_alt)}">'
         f'<img class="before" src="{before}" alt="{escape(say("view.before_alt"))}">{extra}'
-        f'<span class="tag left" aria-hidden="true">{words["before"]}</span>'
-        f'<span class="tag right" aria-hidden="true">{words["after"]}</span>'
+        f'<span class="tag left" aria-hidden="true">{say("view.before")}</span>'
+        f'<span class="tag right" aria-hidden="true">{say("view.after")}</span>'
         f'<input type="range" class="divider" min="0" max="100" value="50" title="{escape(say("view.keys"))}"'
         f' aria-label="{escape(say("view.divider"))}"></div>'
-        f'<fieldset class="modes"><legend class="aloud">{say("view")}</legend>{choices}</fieldset>{gain}</div>'
+        f'<fieldset class="modes"><legend class="aloud">{say("view")}</legend>{choices}</fieldset></div>'
     )
 
 

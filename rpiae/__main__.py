@@ -194,16 +194,21 @@ def compare(
     tokenizers: Annotated[
         str, typer.Option(help="Names with commas; name=source for a folder, hf:org/name or random weights.")
     ] = "rpiae",
+    table: Annotated[
+        Path | None, typer.Option(help="Write the numbers, unrounded: to a .csv or a .json file.")
+    ] = None,
     device: Device = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Show on one sheet what tokenizers make of a picture, with PSNR, SSIM and errors."""
+    """Show on one sheet what tokenizers make of a picture: PSNR, SSIM, times, errors and latents."""
     from . import images, recipe
     from .tokenizers import NAMES, load
-    from .tokenizers.comparison import Comparison, sheet
+    from .tokenizers.comparison import Comparison, as_csv, as_json, sheet
     from .tokenizers.comparison import compare as measure
 
     recipe.check_writable(output)
+    if table is not None and (table.suffix not in (".csv", ".json") or not table.parent.is_dir()):
+        raise ValueError(f"--table must end in .csv or .json, in a folder that is there, not '{table}'.")
     source = images.load(picture)
     wanted = [entry.strip().partition("=")[::2] for entry in tokenizers.split(",") if entry.strip()]
     for name, _ in wanted:
@@ -220,6 +225,10 @@ def compare(
     if not any(row.info for row in rows):
         raise ValueError(rows[0].reason)
     recipe.save_png(sheet(source, rows), output)
+    if table is not None:
+        numbers = [row.numbers() for row in rows]
+        about = {"width": source.width, "height": source.height, "sha256": recipe.pixels_sha256(source)}
+        table.write_text(as_csv(numbers) if table.suffix == ".csv" else as_json(numbers, picture=about), "utf-8")
     for row in rows:
         typer.echo(f"{row.name}: {', '.join(row.facts()[1:])}", err=row.info is None)
     typer.echo(str(output))

@@ -107,7 +107,7 @@ def read(path: str | Path) -> OfficialFile:
         ValueError: the file is no PyTorch file, is cut off, holds code, or no averaged weights.
     """
     path = Path(path)
-    content = _unpickle(path)
+    content = unpickle(path)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path.name} holds a {type(content).__name__}, wanted are the weights of a model")
     layout, weights = "bare state dict", content
@@ -126,7 +126,7 @@ def read(path: str | Path) -> OfficialFile:
     return OfficialFile(path, _kind(tensors), layout, tensors, epoch, step)
 
 
-def _unpickle(path: Path):
+def unpickle(path: Path):
     """What torch.load gives, with every failure as a sentence."""
     with path.open("rb") as stream:
         head = stream.read(16)

@@ -28,16 +28,10 @@
 
   document.addEventListener("input", (event) => {
     const view = event.target.closest?.(".view");
-    if (!view) return;
-    if (event.target.matches(".divider")) {
-      view.style.setProperty("--at", event.target.value);
-      const split = view.querySelector('.modes input[value="split"]');
-      if (split) split.checked = true;
-    } else if (event.target.matches(".gain-range")) {
-      view.style.setProperty("--gain", event.target.value);
-      const words = event.target.closest(".gain").querySelector("span");
-      words.textContent = words.textContent.replace(/\d+/, event.target.value);
-    }
+    if (!view || !event.target.matches(".divider")) return;
+    view.style.setProperty("--at", event.target.value);
+    const split = view.querySelector('.modes input[value="split"]');
+    if (split) split.checked = true;
   });
 
   // On a narrow page the result lies below the controls: go there when the work begins.
@@ -90,11 +84,22 @@
   };
   if (last) reopen(40);
 
+  // The other language: the server speaks the one that the cookie names.
+  document.addEventListener("click", (event) => {
+    const code = event.target.closest?.("[data-language]")?.dataset.language;
+    if (!code) return;
+    document.cookie = `rpiae_language=${code}; path=/; max-age=31536000; SameSite=Lax`;
+    location.reload();
+  });
+
   // How far the work is, in the title of the browser's tab.
   const title = document.title;
   setInterval(() => {
     const percent = room()?.querySelector("[data-percent]")?.dataset.percent;
     const wanted = percent ? `${percent} % · ${title}` : title;
     if (document.title !== wanted) document.title = wanted;
+    // Which language this is, for browsers and screen readers; the page is built bit by bit, so it is asked again.
+    const spoken = document.querySelector("[data-now]")?.dataset.now;
+    if (spoken && document.documentElement.lang !== spoken) document.documentElement.lang = spoken;
   }, 500);
 }

@@ -5,9 +5,9 @@
     z = t.encode(x); y = t.decode(z)     # x, y: (B, 3, 256, 256) in [0, 1]
     t.info                               # name, latent shape, parameters, source, licence
 
-A source is a local folder, "hf:org/name" (fetched from the hub, only when written so), or "random": the real
-architecture with random weights, for timing. Without a source the first place on this machine that has
-weights is taken; nothing is fetched then.
+A source is a local folder or file as the tokenizer's authors published it, "hf:org/name" (fetched from the hub, only
+when written so), or "random": the real architecture with random weights, for timing. Without a source the first place
+on this machine that has weights is taken; nothing is fetched then.
 """
 
 import importlib
@@ -15,17 +15,26 @@ import os
 
 from .base import Tokenizer, TokenizerInfo
 
-# Name → module here, with `load(source)` and `find() -> folder or None`. Imported when asked for: they load
-# torch.
-MODULES = {"rpiae": "rpiae", "sd-vae": "sd_vae"}
-NAMES = tuple(MODULES)
+# Name → module here, or an object in one, with `load(source)` and `find() -> path or None`. Imported when asked for:
+# they load torch.
+ENTRIES = {
+    "rpiae": "rpiae",
+    "sd-vae": "sd_vae",
+    "va-vae": "va_vae",
+    "llamagen-vq": "vqgan",
+    "maskgit-vqgan": "maskgit",
+    "rae-s": "rae:SMALL",
+    "rae-b": "rae:BASE",
+    "fae-d32": "fae",
+}
+NAMES = tuple(ENTRIES)
 
 __all__ = ["NAMES", "Tokenizer", "TokenizerInfo", "available", "load"]
 
 
 def available() -> list[str]:
     """Names of the tokenizers whose weights are on this machine, so that `load(name)` works."""
-    return [name for name in NAMES if _module(name).find() is not None]
+    return [name for name in NAMES if _entry(name).find() is not None]
 
 
 def load(name: str, source: str | os.PathLike | None = None) -> Tokenizer:
@@ -35,10 +44,12 @@ def load(name: str, source: str | os.PathLike | None = None) -> Tokenizer:
         ValueError: an unknown name, no weights on this machine, or weights that are damaged or of another
         model.
     """
-    if name not in MODULES:
+    if name not in ENTRIES:
         raise ValueError(f"There is no tokenizer {name!r}. Use one of: {', '.join(NAMES)}.")
-    return _module(name).load(source)
+    return _entry(name).load(source)
 
 
-def _module(name: str):
-    return importlib.import_module(f".{MODULES[name]}", __name__)
+def _entry(name: str):
+    module, _, attribute = ENTRIES[name].partition(":")
+    found = importlib.import_module(f".{module}", __name__)
+    return getattr(found, attribute) if attribute else found

@@ -24,12 +24,13 @@ class TokenizerInfo:
     source: str  # where the weights are from: a folder's name, a hub id or "random weights"
     licence: str
     image_size: int = 256
+    codes: int | None = None  # size of the codebook where each latent cell is one of its vectors
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """x, y: float (B, 3, 256, 256) in [0, 1]; z: (B, *info.latent_shape), the posterior's mode, not
-    scaled."""
+    """x, y: float (B, 3, 256, 256) in [0, 1]; z: (B, *info.latent_shape), the posterior's mode or code vectors, not
+    scaled for diffusion."""
 
     info: TokenizerInfo
 

@@ -1,92 +1,222 @@
-"""One picture through several tokenizers: numbers, reconstructions and errors, and a sheet that shows
-them."""
+"""One picture through several tokenizers: numbers, reconstructions, errors and latents, a sheet and tables of them.
 
+The command line and the studio both take their numbers from here, so that both tell the same.
+"""
+
+import csv
+import io
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .. import images, metrics
+from ..recipe import pixels_sha256
 from .base import Tokenizer, TokenizerInfo
 
 GAP, LINE, MARGIN = 16, 18, 20
-FACTS_LINES = 4
+FACTS_LINES = 7
 ERROR_GAIN = 4.0
+TIMES, TIMING_LIMIT = 3, 2.0  # timed runs of encode and decode; fewer when the first took longer than so many seconds
+LPIPS_SIDE = 32  # pixels: its backbones shrink a picture to a 16th
+NOISE = 1e-9  # of the largest standard deviation
+SPREAD = 3.0  # standard deviations of a component, from black to the middle grey and from there to white
+# The fields of a table's row, in the order of its columns. psnr is in dB, compression counts numbers, latent_share is
+# the part of the latent's variance that its picture shows, sha256 is of the reconstruction's pixels.
+COLUMNS = (
+    "name", "psnr", "ssim", "lpips", "latent_shape", "compression", "encode_ms", "decode_ms", "parameters",
+    "latent_share", "image_size", "source", "licence", "sha256", "error",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one tokenizer made of a picture. Without `info`, `reason` says why there is nothing."""
+    """What one tokenizer made of a picture. Without `info`, `reason` says why there is nothing.
+
+    The pictures are (1, 3, h, w) in [0, 1]: the picture alone, without its letterbox's bars.
+    """
 
     name: str
     info: TokenizerInfo | None = None
-    reconstruction: Tensor | None = (
-        None  # (1, 3, h, w) in [0, 1], the picture alone, without its letterbox's bars
-    )
-    error: Tensor | None = None  # of the same shape, times ERROR_GAIN
-    psnr: float | None = None  # dB
+    reconstruction: Tensor | None = None
+    error: Tensor | None = None  # as it is; the sheet shows it ERROR_GAIN times
+    latent: Tensor | None = None  # its first three principal components as RGB; None where it is no grid
+    latent_share: float | None = None
+    psnr: float | None = None
     ssim: float | None = None
-    lpips: float | None = None  # None where its weights are not there
+    lpips: float | None = None  # None: `lpips_reason` says why
+    lpips_reason: str = ""
+    encode_ms: float | None = None
+    decode_ms: float | None = None
     reason: str = ""
 
+    @property
+    def compression(self) -> float | None:
+        """Numbers of the picture for each number of the latent."""
+        return self.info and 3 * self.info.image_size**2 / math.prod(self.info.latent_shape)
+
+    def numbers(self) -> dict[str, Any]:
+        """The row of a table, by COLUMNS."""
+        info = self.info
+        if info is None:
+            return dict.fromkeys(COLUMNS) | {"name": self.name, "error": self.reason}
+        of_info = {
+            name: getattr(info, name) for name in ("latent_shape", "parameters", "image_size", "source", "licence")
+        }
+        of_self = {name: getattr(self, name) for name in COLUMNS if name not in ("sha256", "error", *of_info)}
+        return of_self | of_info | {"sha256": pixels_sha256(images.to_pil(self.reconstruction)[0]), "error": None}
+
     def facts(self) -> list[str]:
-        """A few words each, for the table and the sheet."""
+        """A few words each, for the command line and the sheet."""
         if self.info is None:
             return [self.name, self.reason]
         perceptual = "" if self.lpips is None else f", LPIPS {self.lpips:.3f}"
         return [
             self.name,
             f"{self.psnr:.2f} dB, SSIM {self.ssim:.3f}{perceptual}",
-            f"latent {'x'.join(map(str, self.info.latent_shape))}, {self.info.parameters / 1e6:.1f} M",
-            self.info.source,
+            f"latent {'x'.join(map(str, self.info.latent_shape))}, {self.compression:.3g} x smaller",
+            f"encode {self.encode_ms:.3g} ms, decode {self.decode_ms:.3g} ms",
+            f"{self.info.parameters / 1e6:.1f} M, {self.info.source}",
         ]
 
 
 def compare(tokenizer: Tokenizer, picture: Image.Image) -> Comparison:
     """Encode and decode an RGB picture, letterboxed to the tokenizer's size. The numbers are taken inside its
-    box: white bars would flatter every tokenizer."""
+    box: white bars would flatter every tokenizer. They are of the tensors, before anything is rounded to 8 bits."""
     square, frame = images.letterbox(picture, tokenizer.info.image_size)
     left, top, right, bottom = frame.box
-    x = images.to_tensor(square)
-    y = tokenizer.decode(tokenizer.encode(x)).cpu()[..., top:bottom, left:right]
-    x = x[..., top:bottom, left:right]
-    distance, _ = metrics.lpips(x, y) if min(x.shape[-2:]) >= 32 else (None, "")
+    given = images.to_tensor(square)
+    latent = tokenizer.encode(given)  # the first run sets things up, so the times are those of later ones
+    y = tokenizer.decode(latent).cpu()[..., top:bottom, left:right]
+    x = given[..., top:bottom, left:right]
+    distance, reason = _lpips(x, y)
+    view, share = latent_picture(latent, tokenizer.info.image_size, frame.box)
     return Comparison(
         name=tokenizer.info.name,
         info=tokenizer.info,
         reconstruction=y,
-        error=metrics.error_map(x, y, ERROR_GAIN),
+        error=metrics.error_map(x, y, gain=1.0),
+        latent=view,
+        latent_share=share,
         psnr=metrics.psnr(x, y).item(),
         ssim=metrics.ssim(x, y).item(),
-        lpips=None if distance is None else distance.item(),
+        lpips=distance,
+        lpips_reason=reason,
+        encode_ms=_milliseconds(lambda: tokenizer.encode(given)),
+        decode_ms=_milliseconds(lambda: tokenizer.decode(latent)),
     )
+
+
+def _lpips(x: Tensor, y: Tensor) -> tuple[float | None, str]:
+    if min(x.shape[-2:]) < LPIPS_SIDE:
+        return None, f"LPIPS needs pictures of at least {LPIPS_SIDE} pixels a side."
+    distance, reason = metrics.lpips(x, y)
+    return (None, reason or "") if distance is None else (distance.item(), "")
+
+
+def _milliseconds(work: Callable[[], Tensor]) -> float:
+    """The median time of a few runs, all of the device's work included."""
+    times: list[float] = []
+    while len(times) < TIMES and sum(times) < 1000 * TIMING_LIMIT:
+        start = time.perf_counter()
+        result = work()
+        if result.is_cuda:
+            torch.cuda.synchronize(result.device)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def latent_picture(latent: Tensor, side: int, box: tuple[int, int, int, int]) -> tuple[Tensor | None, float | None]:
+    """A latent (1, C, h, w) as RGB: the first three principal components of its cells inside `box`, each from three
+    standard deviations below the mean (0) to three above (1), enlarged to `side` without smoothing and cut to `box`.
+    Also the share of the variance that they hold. (None, None) for a latent that is no grid."""
+    if latent.ndim != 4:
+        return None, None
+    left, top, right, bottom = box
+    cells = rearrange(latent[0].detach().cpu().double(), "c h w -> h w c")
+    h, w, _ = cells.shape
+    # The bars of a letterbox are no part of the picture, and would be most of what differs.
+    inside = cells[top * h // side : -(-bottom * h // side), left * w // side : -(-right * w // side)]
+    flat = rearrange(inside, "h w c -> (h w) c")
+    mean = flat.mean(0)
+    _, sizes, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+    directions = directions[:3]
+    # Their signs are arbitrary: the largest part of each points up, so that a picture looks the same each time.
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    spread = sizes[:3] / math.sqrt(len(flat))
+    scores = (cells - mean) @ (directions * largest.sign()).T / spread
+    scores[..., spread <= NOISE * spread[0]] = 0  # rounding, no component: grey
+    shown = torch.full((1, 3, h, w), 0.5)
+    shown[0, : len(directions)] = rearrange((0.5 + scores / (2 * SPREAD)).clamp(0, 1).float(), "h w c -> c h w")
+    large = torch.nn.functional.interpolate(shown, (side, side), mode="nearest-exact")
+    total = sizes.square().sum().item()
+    share = sizes[:3].square().sum().item() / total if total else 1.0
+    return large[..., top:bottom, left:right], share
+
+
+# tables
+
+
+def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of `numbers` with their unrounded values; an empty cell is one that is not known, "inf" is infinite."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for row in rows:
+        table.writerow([_cell(row.get(name)) for name in COLUMNS])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return "x".join(map(str, value))
+    return "" if value is None else value
+
+
+def as_json(rows: Iterable[Mapping[str, Any]], **about: Any) -> str:
+    """The same as JSON, after what there is to say `about` them all. JSON has no infinity: there it is "inf"."""
+    table = [{name: _finite(row.get(name)) for name in COLUMNS} for row in rows]
+    return json.dumps({**about, "tokenizers": table}, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# the sheet
 
 
 def sheet(picture: Image.Image, rows: list[Comparison], size: int = 256) -> Image.Image:
-    """The picture and beside it what each tokenizer made of it, above its errors; a column each."""
+    """The picture and beside it what each tokenizer made of it, above its errors and its latent; a column each."""
     square, frame = images.letterbox(picture, size)
     width, height = frame.box[2] - frame.box[0], frame.box[3] - frame.box[1]
     step = max(width, 12 * LINE) + GAP
+    facts_top = MARGIN + 3 * (height + GAP)
     canvas = Image.new(
-        "RGB",
-        (2 * MARGIN - GAP + step * (len(rows) + 1), 2 * MARGIN + 2 * (height + GAP) + FACTS_LINES * LINE),
-        "white",
+        "RGB", (2 * MARGIN - GAP + step * (len(rows) + 1), facts_top + FACTS_LINES * LINE + MARGIN), "white"
     )
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     canvas.paste(square.crop(frame.box), (MARGIN, MARGIN))
-    facts_top = MARGIN + 2 * (height + GAP)
-    _write(
-        draw,
-        font,
-        (MARGIN, facts_top),
-        ["input", f"{picture.width}x{picture.height}", f"errors x{ERROR_GAIN:g}"],
-    )
+    about = ["input", f"{picture.width}x{picture.height}"]
+    about += [f"middle: errors x{ERROR_GAIN:g}", "below: the latent's first three components"]
+    _write(draw, font, (MARGIN, facts_top), _wrapped(about, draw, font, step - GAP))
     for column, row in enumerate(rows, start=1):
         left = MARGIN + column * step
         if row.info is not None:
-            for index, shown in enumerate((row.reconstruction, row.error)):
-                tile = images.to_pil(shown)[0].resize((width, height), Image.Resampling.BICUBIC)
-                canvas.paste(tile, (left, MARGIN + index * (height + GAP)))
+            errors = ERROR_GAIN * row.error
+            tiles = ((row.reconstruction, "BICUBIC"), (errors, "BICUBIC"), (row.latent, "NEAREST"))
+            for index, (shown, resampling) in enumerate(tiles):
+                if shown is not None:
+                    tile = images.to_pil(shown)[0].resize((width, height), Image.Resampling[resampling])
+                    canvas.paste(tile, (left, MARGIN + index * (height + GAP)))
         _write(draw, font, (left, facts_top), _wrapped(row.facts(), draw, font, step - GAP))
     return canvas
 

@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+import torch
 
 from app.outcome import sentence
 
@@ -23,3 +24,9 @@ from app.outcome import sentence
 def test_a_fault_is_told_without_folders(fault, words):
     assert words in sentence(fault)
     assert "/srv" not in sentence(fault)
+
+
+def test_torch_has_words_of_its_own_for_a_lack_of_memory():
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**50, dtype=torch.uint8)
+    assert "not enough memory" in sentence(refused.value)

@@ -136,13 +136,14 @@ def test_a_comparison_measures_the_loaded_checkpoint(service, picture):
 
 
 def test_a_tokenizer_that_fails_keeps_its_row(service, picture, monkeypatch, tmp_path):
-    from rpiae.tokenizers import sd_vae
+    from rpiae.tokenizers import published, sd_vae
 
-    (tmp_path / "config.json").write_text("{}")
-    monkeypatch.setattr(sd_vae, "FOLDER", tmp_path)  # weights seem to be there, and are none
+    (tmp_path / "sd-vae").mkdir()
+    (tmp_path / "sd-vae" / sd_vae.PUBLISHED.file).write_text("{}")
+    monkeypatch.setattr(published, "ASSETS", tmp_path)  # weights seem to be there, and are none
     ours, other = service.run(CompareRequest(picture, ("rpiae", "sd-vae"))).rows
     assert ours.error is None and ours.psnr
-    assert "sd-vae" in other.error and str(tmp_path.parent) not in other.error
+    assert "damaged" in other.error and str(tmp_path.parent) not in other.error
     with pytest.raises(ValueError, match="no tokenizer called nothing"):
         service.run(CompareRequest(picture, ("nothing",)))
 

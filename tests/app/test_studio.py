@@ -33,11 +33,6 @@ def test_every_picture_component_is_lossless_and_keeps_the_uploaded_bytes(jobs):
     assert page.analytics_enabled is False
 
 
-def test_no_event_is_an_endpoint_for_programs_yet(jobs):
-    page = create_app(jobs.service, jobs, Path("nowhere"))
-    assert page.get_api_info()["named_endpoints"] == {}
-
-
 def test_the_page_leaves_no_files_beside_the_code(jobs):
     create_app(jobs.service, jobs, Path("nowhere"))
     assert list(Path(app.__file__).parent.glob("*.pyi")) == []

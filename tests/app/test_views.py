@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from app.comparison_view import comparison, table
 from app.jobs import Snapshot
 from app.store import Record
-from app.views import comparison, duration, percent, recipe, result, status, table, working
+from app.views import duration, percent, recipe, result, status, working
 
 ID = "8d1f0e4c-0000-4000-8000-000000000000"
 EVIL = '<img src=x onerror="alert(1)">'

@@ -6,6 +6,7 @@ Without Chromium the tests are skipped, and the run says so loudly.
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -56,6 +57,8 @@ def pytest_terminal_summary(terminalreporter):
 class Studio:
     """One app.py process with the connection watch on; `start` and `stop` as often as a test likes."""
 
+    runner = ROOT / "tests" / "app" / "watched_app.py"
+
     def __init__(self, checkpoint: Path, folder: Path) -> None:
         self.checkpoint, self.folder = checkpoint, folder
         self.connections = folder / "connections.log"
@@ -66,7 +69,7 @@ class Studio:
         self.url = f"http://127.0.0.1:{self.port}/"
 
     def start(self) -> None:
-        command = [sys.executable, str(ROOT / "tests" / "app" / "watched_app.py"), str(self.connections)]
+        command = [sys.executable, str(self.runner), str(self.connections)]
         command += ["--checkpoint", str(self.checkpoint), "--port", str(self.port), "--outputs", str(self.outputs)]
         command += ["--dtype", "float32"]  # the same words and pixels on every machine
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADIO_")}
@@ -75,8 +78,10 @@ class Studio:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment
         )
-        said = self.process.stdout.readline()
-        assert self.url in said, (self.folder / "errors.log").read_text()
+        said = any(line.startswith("RPiAE Studio is at") and self.url in line for line in self.process.stdout)
+        if not said:
+            self.stop(signal.SIGKILL)
+        assert said, (self.folder / "errors.log").read_text()
 
     def stop(self, how: int = signal.SIGINT) -> None:
         self.process.send_signal(how)
@@ -165,6 +170,23 @@ def open_studio(context, studio, forgive):
 def page(open_studio):
     """The studio, ready for input."""
     return open_studio()
+
+
+@pytest.fixture
+def begin_long():
+    """Begins to generate with many steps; returns once steps are shown."""
+
+    def begin(page, words: str = "a cat on the moon") -> None:
+        page.get_by_role("tab", name="Generate").click()
+        page.locator("#generate-prompt textarea").fill(words)
+        page.get_by_text("More settings").locator("visible=true").click()
+        steps = page.locator(".room:visible").get_by_label("number input for Steps")
+        steps.fill("100")
+        steps.press("Tab")
+        page.locator("#generate-run").click()
+        page.locator("#generate-status", has_text=re.compile(r"Step \d+ of 100")).wait_for()
+
+    return begin
 
 
 @pytest.fixture

@@ -6,24 +6,12 @@ import signal
 from PIL import Image
 
 
-def begin_long(page) -> str:
-    """Begins to generate with many steps and returns the job's id once steps are shown."""
-    page.get_by_role("tab", name="Generate").click()
-    page.locator("#generate-prompt textarea").fill("a cat on the moon")
-    page.get_by_text("More settings").locator("visible=true").click()
-    steps = page.locator(".room:visible").get_by_label("number input for Steps")
-    steps.fill("100")
-    steps.press("Tab")
-    page.locator("#generate-run").click()
-    page.locator("#generate-status", has_text=re.compile(r"Step \d+ of 100")).wait_for()
-
-
 def step_shown(page) -> int:
     line = page.locator("#generate-status .line").inner_text()
     return int(re.search(r"Step (\d+) of", line).group(1))
 
 
-def test_stop_ends_the_work_and_keeps_what_there_was(page):
+def test_stop_ends_the_work_and_keeps_what_there_was(page, begin_long):
     begin_long(page)
     page.wait_for_function("/^\\d+ % · RPiAE Studio$/.test(document.title)")
     assert page.locator("#generate-run").inner_text() == "Add to queue"
@@ -38,7 +26,7 @@ def test_stop_ends_the_work_and_keeps_what_there_was(page):
     assert page.locator("#generate-run").is_enabled() and page.locator("#generate-stop").is_disabled()
 
 
-def test_a_reload_finds_the_running_job_and_the_form_again(page, open_studio):
+def test_a_reload_finds_the_running_job_and_the_form_again(page, open_studio, begin_long):
     begin_long(page)
     before = step_shown(page)
     seed = page.locator("#generate-seed input").input_value()
@@ -72,7 +60,9 @@ def test_words_that_were_never_sent_survive_a_reload(page, open_studio):
     page.wait_for_function("document.querySelector('#edit-prompt textarea').value === 'make the car'")
 
 
-def test_a_restart_finds_results_and_says_what_was_cut_off(studio, page, open_studio, forgive, upload, picture):
+def test_a_restart_finds_results_and_says_what_was_cut_off(
+    studio, page, open_studio, forgive, upload, picture, begin_long
+):
     upload(page, "edit", picture)
     page.locator("#edit-prompt textarea").fill("make the car blue")
     page.keyboard.press("Control+Enter")

@@ -89,15 +89,9 @@ def test_nobody_sees_anothers_history_nor_deletes_in_it(page, chromium, open_stu
     stranger.close()
 
 
-def test_history_and_a_cut_off_job_after_the_server_was_killed(studio, page, open_studio, forgive):
+def test_history_and_a_cut_off_job_after_the_server_was_killed(studio, page, open_studio, forgive, begin_long):
     generate(page, "a cat on the moon", 5)
-    page.get_by_text("More settings").locator("visible=true").click()
-    steps = page.locator(".room:visible").get_by_label("number input for Steps")
-    steps.fill("100")
-    steps.press("Tab")
-    page.locator("#generate-prompt textarea").fill("a dog in the sea")
-    page.locator("#generate-run").click()
-    page.locator("#generate-status", has_text=re.compile(r"Step \d+ of 100")).wait_for()
+    begin_long(page, "a dog in the sea")
     studio.stop(signal.SIGKILL)
     page.wait_for_timeout(500)
     studio.start()
@@ -200,14 +194,8 @@ def test_a_link_fills_the_form_of_another_browser_and_runs_nothing(
     stranger.close()
 
 
-def test_several_jobs_wait_in_line_and_leave_it(page, studio):
-    page.get_by_role("tab", name="Generate").click()
-    page.locator("#generate-prompt textarea").fill("a cat")
-    page.get_by_text("More settings").locator("visible=true").click()
-    steps = page.locator(".room:visible").get_by_label("number input for Steps")
-    steps.fill("100")
-    steps.press("Tab")
-    page.locator("#generate-run").click()
+def test_several_jobs_wait_in_line_and_leave_it(page, studio, begin_long):
+    begin_long(page, "a cat")
     page.locator("#generate-run", has_text="Add to queue").wait_for()
     for number, words in enumerate(("a dog", "a fox"), 1):
         page.locator("#generate-prompt textarea").fill(words)

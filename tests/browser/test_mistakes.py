@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -19,6 +20,12 @@ def bomb(path, side: int = 9000):
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
     return path
+
+
+def resident(studio) -> int | None:
+    """The server's memory in KiB; None where the system does not tell."""
+    status = Path(f"/proc/{studio.process.pid}/status")
+    return int(status.read_text().split("VmRSS:")[1].split()[0]) if status.exists() else None
 
 
 def no_folder_of_this_machine(page, tmp_path) -> bool:
@@ -46,13 +53,16 @@ def test_a_text_file_named_png(page, tmp_path, tab, upload, picture):
     page.locator(f"#{tab}-note", has_text="256 × 256").wait_for()
 
 
-def test_a_small_file_with_very_many_pixels(page, tmp_path, upload, picture):
+def test_a_small_file_with_very_many_pixels(page, studio, tmp_path, upload, picture):
     path = bomb(tmp_path / "bomb.png")
     assert path.stat().st_size < 400_000
+    works_still(page, upload, picture)  # what the first upload brings into memory is there
+    before = resident(studio)
     page.locator("#edit-picture input[type=file]").set_input_files(path)
     said = page.locator("#edit-note .wrong")
     said.wait_for()
     assert "megapixel" in said.inner_text()
+    assert before is None or resident(studio) - before < 100 * 1024
     works_still(page, upload, picture)
 
 

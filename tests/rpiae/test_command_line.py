@@ -1,6 +1,7 @@
 """The command line on a real, tiny checkpoint: outputs, recipes, and one sentence with exit code 2 for
 mistakes."""
 
+import csv
 import json
 import os
 import shutil
@@ -116,8 +117,15 @@ def test_the_library_gives_the_same_reconstruction(run, picture, tmp_path, smoke
 
 def test_compare_keeps_a_row_for_a_tokenizer_that_is_not_there(run, picture, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    code, out, err = run("compare", "in.png", "--tokenizers", "rpiae,sd-vae", "-o", "sheet.png")
-    assert code == 0 and "dB, SSIM" in out and "sheet.png" in out
+    asked = ("compare", "in.png", "--tokenizers", "rpiae,sd-vae", "-o", "sheet.png")
+    code, out, err = run(*asked, "--table", "table.csv")
+    assert code == 0 and "dB, SSIM" in out and "encode" in out and "sheet.png" in out
+    ours, other = csv.DictReader((tmp_path / "table.csv").open())
+    assert f"rpiae: {float(ours['psnr']):.2f} dB, SSIM {float(ours['ssim']):.3f}" in out
+    assert other["psnr"] == "" and "not on this machine" in other["error"]
+    run(*asked, "--table", "table.json")
+    report = json.loads((tmp_path / "table.json").read_text())
+    assert report["picture"]["width"] == picture.width and report["tokenizers"][0]["sha256"] == ours["sha256"]
     assert err.startswith("sd-vae: ") and "not on this machine" in err
     assert Image.open(tmp_path / "sheet.png").width > 3 * 200
 
@@ -154,6 +162,7 @@ MISTAKES = {
         "no change mask",
     ),
     "tokenizer": (["compare", "in.png", "-o", "out.png", "--tokenizers", "rpiae,vae"], "no tokenizer 'vae'"),
+    "table": (["compare", "in.png", "-o", "out.png", "--table", "out.txt"], "must end in .csv or .json"),
     "no tokenizer": (["compare", "in.png", "-o", "out.png", "--tokenizers", ","], "names none"),
     "no recipe": (["info", "in.png"], "holds no recipe"),
     "info on text": (["info", "text.png"], "not a picture"),

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from PIL import Image
 
 from rpiae import RPiAEPipeline
@@ -192,7 +193,7 @@ def test_command_draws_with_a_checkpoint(smoke_checkpoint, geneval_prompts, tmp_
     assert sorted(pictures) == [f"0000{i}/samples/000{j}.png" for i in range(2) for j in range(2)]
     assert all(picture.shape == (256, 256, 3) for picture in pictures.values())
     assert "4 files" in capsys.readouterr().out and not (tmp_path / ".geneval.part").exists()
-    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint)
+    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint).to(PartialState().device)
     generator = torch.Generator().manual_seed(exports.picture_seed(0, "00001", 1))
     alone = pipe(prompt=GENEVAL[1]["prompt"], generator=generator, num_inference_steps=2).images[0]
     difference = np.abs(np.asarray(alone, dtype=int) - pictures["00001/samples/0001.png"])

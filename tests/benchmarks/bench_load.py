@@ -1,0 +1,201 @@
+"""Load: many clients at one server at once, and the server's memory after many edits.
+
+    PYTHONPATH=. python tests/benchmarks/bench_load.py [--clients 32] [--edits 200] [--total 500] [--checkpoint DIR]
+        [--output FILE]
+
+A real server on the smoke checkpoint, asked by gradio_client. Every edit must be answered, or refused with a sentence;
+none may be lost; each answer must be, pixel for pixel, what a single client gets for the same seed; and the server's
+memory after all edits may be at most a tenth over that after the first tenth of them.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))  # by itself: some installed packages bring a `tests` of their own
+
+from smoke import write_smoke  # noqa: E402
+
+PICTURES = sorted((ROOT / "tests" / "fixtures" / "scenes").glob("scene_*.png"))
+PATIENCE = 600  # seconds for which a client waits for any answer: all of them share one machine with the server
+PROMPTS = ("make the car blue", "remove the dog", "add a tree on the left", "turn the picture into night")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One request; `seed` is its own, so that each answer is told from all others."""
+
+    seed: int
+
+    @property
+    def asked(self) -> dict[str, object]:
+        picture = handle_file(PICTURES[self.seed % len(PICTURES)])
+        return {"image": picture, "prompt": PROMPTS[self.seed % len(PROMPTS)], "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got: the picture's fingerprint, or the words with which it was refused."""
+
+    picture: str = ""
+    words: str = ""
+
+
+class Server:
+    """An app.py process and what is known of it from outside."""
+
+    def __init__(self, process: subprocess.Popen, address: str, outputs: Path) -> None:
+        self.process, self.address, self.outputs = process, address, outputs
+
+    @property
+    def memory(self) -> int:
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def states(self) -> list[str]:
+        """How its jobs stand, on the disk."""
+        return [json.loads(path.read_text())["state"] for path in self.outputs.glob("*/job.json")]
+
+
+@contextmanager
+def serving(checkpoint: Path, folder: Path) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    outputs = folder / "outputs"
+    command = [sys.executable, str(ROOT / "app.py"), "--checkpoint", str(checkpoint), "--port", str(port)]
+    command += ["--outputs", str(outputs), "--dtype", "float32"]
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio"), "OMP_WAIT_POLICY": "passive"}
+    with (folder / "errors.log").open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+    try:
+        assert any("For programs" in line for line in process.stdout), (folder / "errors.log").read_text()
+        yield Server(process, f"http://127.0.0.1:{port}/", outputs)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+            process.stdout.close()
+
+
+def ask(server: Server, edits: list[Edit], clients: int, folder: Path) -> dict[Edit, Answer]:
+    """Has `clients` of them work the list off at once; an edit that nothing came back for is missing in the result."""
+    waiting: queue.SimpleQueue[Edit] = queue.SimpleQueue()
+    for edit in edits:
+        waiting.put(edit)
+    answers: dict[Edit, Answer] = {}
+    all_ready = threading.Barrier(clients)
+
+    def work() -> None:
+        client = Client(server.address, verbose=False, download_files=str(folder), httpx_kwargs={"timeout": PATIENCE})
+        all_ready.wait(PATIENCE)
+        while True:
+            try:
+                edit = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                path = client.predict(**edit.asked, api_name="/edit_image")
+                answers[edit] = Answer(picture=fingerprint(path))
+            except AppError as refused:
+                answers[edit] = Answer(words=str(refused))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def fingerprint(path: str) -> str:
+    """Of the pixels; the file, a copy of the server's own, is not needed any more."""
+    with Image.open(path) as picture:
+        found = hashlib.sha256(picture.tobytes()).hexdigest()
+    Path(path).unlink()
+    return found
+
+
+def is_sentence(words: str) -> bool:
+    """Words for a person: no trace, no folder of the machine."""
+    return len(words) > 10 and words.rstrip().endswith(".") and "Traceback" not in words and str(ROOT) not in words
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--edits", type=int, default=200, help="by all clients together, then again by one")
+    parser.add_argument("--total", type=int, default=500, help="edits after which the memory is looked at")
+    parser.add_argument("--checkpoint", type=Path, help="default: the smoke checkpoint, written for this run")
+    parser.add_argument("--output", type=Path, default=Path("outputs/bench_load.json"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        result = measure(options.checkpoint or write_smoke(folder / "smoke"), folder, options)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for row in result.items():
+        print("| {} | {} |".format(*row))
+    assert result["lost"] == 0, "some edits were neither answered nor refused"
+    assert result["refused without a sentence"] == 0
+    assert result["jobs left unfinished"] == 0
+    assert result["other than a single client's"] == 0, "a result depends on what else the server does"
+    assert result["memory, end / tenth"] <= 1.1, "the server's memory grows with the edits it has made"
+
+
+def measure(checkpoint: Path, folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    early = max(options.total // 10, 1)
+    edits = [Edit(seed) for seed in range(options.edits)]
+    with serving(checkpoint, folder) as server:
+        ask(server, [Edit(10**6 + seed) for seed in range(early)], options.clients, folder)
+        tenth = server.memory
+        start = time.perf_counter()
+        together = ask(server, edits, options.clients, folder)
+        seconds = time.perf_counter() - start
+        alone = ask(server, edits, 1, folder)
+        left = max(options.total - early - 2 * options.edits, 0)
+        ask(server, [Edit(2 * 10**6 + seed) for seed in range(left)], options.clients, folder)
+        end = server.memory
+        states = server.states()
+    refused = [answer.words for answer in together.values() if answer.words]
+    return {
+        "clients": options.clients,
+        "edits": len(edits),
+        "answered": len(together) - len(refused),
+        "refused": len(refused),
+        "refused without a sentence": sum(not is_sentence(words) for words in refused),
+        "lost": len(edits) - len(together),
+        "other than a single client's": sum(
+            together[edit] != alone.get(edit) for edit in together if not together[edit].words
+        ),
+        "jobs left unfinished": sum(state not in ("done", "stopped", "failed") for state in states),
+        "edits a second": round(len(together) / seconds, 2),
+        "edits in all": early + 2 * len(edits) + left,
+        "memory after a tenth, MB": round(tenth / 1e6),
+        "memory at the end, MB": round(end / 1e6),
+        "memory, end / tenth": round(end / tenth, 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
