@@ -23,7 +23,7 @@ def _painted_layers(box: gr.ImageEditor, payload: Any) -> list[bytes | str]:
     if payload is None:
         return []
     if payload.id is None:
-        return [layer.path for layer in payload.layers if layer is not None]
+        return [widgets.uploaded(layer.path) for layer in payload.layers if layer is not None]
     blobs = box.blob_storage.get(payload.id)
     for old in list(box.blob_storage)[:-KEPT]:
         box.blob_storage.pop(old, None)

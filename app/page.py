@@ -20,6 +20,7 @@ import gradio as gr
 from gradio import processing_utils, utils
 from gradio.context import Context
 from gradio.exceptions import InvalidPathError
+from gradio.route_utils import FnIndexInferError
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 FILE_ROUTE = "/gradio_api/file="
 UPLOAD_ROUTE = "/gradio_api/upload"
 SPARE = 64 * 1024  # bytes that an upload must leave on the disk
+_UNKNOWN = (LookupError, TypeError, ValueError, AttributeError, FnIndexInferError)  # of names that nothing has
 _NO_FILE = (errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EINVAL)  # a name that no file has
 # Addresses at which Gradio would read from another host, and hand on what that says.
 _OUTSIDE = re.compile(r"/gradio_api/(file=\s*[a-z][a-z0-9+.-]*:|proxy=)", re.IGNORECASE)
@@ -138,7 +140,7 @@ class Door:
 
         try:
             await self.app(scope, receive, watched)
-        except (LookupError, TypeError, ValueError, AttributeError) as fault:  # names and values that nothing here has
+        except _UNKNOWN as fault:
             log.warning("a request failed", exc_info=fault)
             if begun:
                 raise

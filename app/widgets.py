@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio import utils
 from gradio.component_meta import ComponentMeta
 
 from app.examples import Example
@@ -30,12 +31,20 @@ STATUS_JS = "element.setAttribute('role', 'status'); element.setAttribute('aria-
 
 
 def _uploaded_path(box: gr.Image, payload: Any) -> str | None:
-    """Where an upload lies. (Gradio has made sure that it is an upload, and no other file of this machine.)"""
+    """Where an upload lies."""
     if payload is None:
         return None
     if not payload.path:
         raise gr.Error(say("error.bad_upload"), print_exception=False)
-    return str(payload.path)
+    return uploaded(payload.path)
+
+
+def uploaded(path: str) -> str:
+    """A path that is an upload's, and no other file's of this machine: Gradio looks only at those that a request
+    marks as files."""
+    if not utils.is_in_or_equal(path, utils.get_upload_folder()):
+        raise gr.Error(say("error.not_uploaded"), print_exception=False)
+    return str(path)
 
 
 # An upload whose file is handed on untouched: EXIF, mode and recipe stay readable, and `rpiae.images` judges it.

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,11 +91,11 @@ def serving(checkpoint: Path, folder: Path) -> Iterator[Server]:
         yield Server(process, f"http://127.0.0.1:{port}/", outputs)
     finally:
         process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(30)
-        finally:
-            process.kill()
-            process.stdout.close()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def ask(server: Server, edits: list[Edit], clients: int, folder: Path) -> dict[Edit, Answer]:

@@ -244,6 +244,7 @@ def test_unnamed_pairs_keep_the_choice_and_the_tally(compared, open_studio):
     assert sum(pair["none"] for pair in kept["tally"].values()) == 1
 
     open_studio(page)  # what was chosen is known again, and cannot be chosen twice
+    page.get_by_role("tab", name="Compare").click()
     page.locator("#compare-view .compare").wait_for()
     look(page, "view", "blind")
     assert "All pairs" in panel.locator(".verdict").inner_text() and not panel.locator("[data-vote]").first.is_visible()
@@ -278,6 +279,7 @@ def test_downloads_have_names_and_hold_what_was_shown(compared, picture, studio)
 def test_a_comparison_is_found_again_after_a_reload_with_its_form(compared, open_studio):
     before = compared.locator("#compare-view table").inner_text()
     open_studio(compared)
+    compared.get_by_role("tab", name="Compare").click()
     compared.locator("#compare-view .compare").wait_for()
     assert compared.locator("#compare-view table").inner_text() == before
     checked = compared.locator("#compare-tokenizers input:checked").evaluate_all("all => all.map(one => one.name)")
