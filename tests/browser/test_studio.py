@@ -141,7 +141,8 @@ def test_a_phone_shows_everything_without_scrolling_sideways(context, studio, sc
 
 
 @pytest.mark.parametrize("view", ["api", "settings"])
-def test_the_pages_that_gradio_adds_stay_at_home_too(page, studio, view):
+def test_the_pages_that_gradio_adds_stay_at_home_too(context, studio, view):
+    page = context.new_page()
     page.goto(f"{studio.url}?view={view}")
     page.locator("#tabs").wait_for()
     page.wait_for_timeout(1000)
