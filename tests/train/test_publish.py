@@ -92,3 +92,12 @@ def test_calibration_prefers_what_keeps_enough_and_covers_most(monkeypatch):
     best, trials = calibrate.calibrate(None, per_category=2)
     assert best.settings.high > 0.06 and best.covered > 0.99
     assert best.covered == max(trial.covered for trial in trials if trial.kept >= calibrate.KEPT)
+
+
+def test_calibration_does_not_undo_edits_to_keep_the_rest():
+    timid, bold, careful = (
+        calibrate.Trial(calibrate.RegionSettings(), kept, covered)
+        for kept, covered in ((0.98, 0.13), (0.9, 0.7), (0.97, 0.85))
+    )
+    assert calibrate.choose([timid, bold]) is bold
+    assert calibrate.choose([timid, bold, careful]) is careful
