@@ -30,8 +30,8 @@ class CompareTab:
                     info=say("tokenizers.help"),
                     elem_id="compare-tokenizers",
                 )
-                self.missing = widgets.notice_box("compare-missing")
                 room.add_buttons()
+                self.missing = widgets.notice_box("compare-missing")
             with gr.Column(elem_classes="result", scale=1, min_width=320):
                 room.add_result()
 
