@@ -3,10 +3,13 @@
 import json
 
 from train.__main__ import main
+from train.evaluate import sampling_study
 from train.evaluate.sampling_study import Row, markdown
 
 
-def test_each_setting_of_the_grid_gets_a_row(smoke_checkpoint, tmp_path, capsys):
+def test_each_setting_of_the_grid_gets_a_row(smoke_checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sampling_study, "CATEGORIES", ("color_alter", "background_change"))  # the judge takes its time
+    monkeypatch.setattr(sampling_study, "SKILLS", ("single object",))
     grid = ["--steps", "1", "2", "--shifts", "3", "--guidance", "1"]
     few = ["--edits", "1", "--prompts", "1", "--checkpoint", str(smoke_checkpoint)]
     assert main(["study-sampling", "smoke", f"output={tmp_path}", *grid, *few]) == 0
