@@ -153,6 +153,11 @@ class Stages:
         pictures = collect_pictures(scenes, CARRY_PICTURES)
         with torch.no_grad():
             theirs, ours = (model.normalise(model.encode(pictures).latent_dist.mode()) for model in (before, vae))
+        if theirs.shape != ours.shape:
+            raise ValueError(
+                f"the transformer of {init} is for latents {tuple(theirs.shape[1:])}, this tokenizer's are "
+                f"{tuple(ours.shape[1:])}: leave init= out, or train a tokenizer of that size"
+            )
         if (theirs - ours).abs().mean() > SAME_LATENT:
             logger.info("the transformer of %s was trained on another tokenizer: carried over", init)
             carry_over(transformer, theirs, ours)

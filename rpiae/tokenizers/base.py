@@ -91,3 +91,14 @@ class ModelTokenizer:
 
 def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+class KLTokenizer(ModelTokenizer):
+    """Around diffusers' AutoencoderKL, which wants pictures in [-1, 1]: the mode of the posterior, without the factor
+    or the statistics that diffusion models normalise it by."""
+
+    def encode_(self, x: Tensor) -> Tensor:
+        return self.model.encode(2 * x - 1).latent_dist.mode()
+
+    def decode_(self, z: Tensor) -> Tensor:
+        return (self.model.decode(z).sample + 1) / 2

@@ -7,10 +7,9 @@ import os
 import re
 
 from diffusers import AutoencoderKL
-from torch import Tensor
 
 from ..loading import WEIGHTS
-from .base import ModelTokenizer
+from .base import KLTokenizer
 from .published import Published
 
 PUBLISHED = Published(
@@ -38,24 +37,14 @@ TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0
 find = PUBLISHED.find
 
 
-class SDVAETokenizer(ModelTokenizer):
-    """The mode of the posterior, without the factor 0.18215 that diffusion models multiply by."""
-
-    def encode_(self, x: Tensor) -> Tensor:
-        return self.model.encode(2 * x - 1).latent_dist.mode()
-
-    def decode_(self, z: Tensor) -> Tensor:
-        return (self.model.decode(z).sample + 1) / 2
-
-
 def build() -> AutoencoderKL:
     return AutoencoderKL(**ARCHITECTURE, sample_size=256)
 
 
-def load(source: str | os.PathLike | None = None) -> SDVAETokenizer:
+def load(source: str | os.PathLike | None = None) -> KLTokenizer:
     """From a diffusers folder or its weights file, "hf:org/name", "random" or, without a source, what is on this
     machine. Raises ValueError."""
-    return SDVAETokenizer(*PUBLISHED.load(source, build, todays_name=_todays_name, config=ARCHITECTURE))
+    return KLTokenizer(*PUBLISHED.load(source, build, todays_name=_todays_name, config=ARCHITECTURE))
 
 
 def _todays_name(name: str) -> str:

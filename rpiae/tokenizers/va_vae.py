@@ -7,9 +7,8 @@ Licence of the published weights: MIT (`hustvl/vavae-imagenet256-f16d32-dinov2`)
 import os
 
 from diffusers import AutoencoderKL
-from torch import Tensor
 
-from .base import ModelTokenizer
+from .base import KLTokenizer
 from .ldm import ARCHITECTURE, latent_diffusion_name
 from .published import Published
 
@@ -27,21 +26,11 @@ TRAINING_ONLY = ("loss.", "foundation_model.", "linear_proj.")
 find = PUBLISHED.find
 
 
-class VAVAETokenizer(ModelTokenizer):
-    """The mode of the posterior. (LightningDiT normalises it by a file of channel statistics.)"""
-
-    def encode_(self, x: Tensor) -> Tensor:
-        return self.model.encode(2 * x - 1).latent_dist.mode()
-
-    def decode_(self, z: Tensor) -> Tensor:
-        return (self.model.decode(z).sample + 1) / 2
-
-
 def build() -> AutoencoderKL:
     return AutoencoderKL(**ARCHITECTURE, latent_channels=LATENT_CHANNELS, scaling_factor=1.0)
 
 
-def load(source: str | os.PathLike | None = None) -> VAVAETokenizer:
+def load(source: str | os.PathLike | None = None) -> KLTokenizer:
     """From the published .pt, a folder that holds it, "hf:org/name", "random" or, without a source, what is on this
     machine. Raises ValueError."""
-    return VAVAETokenizer(*PUBLISHED.load(source, build, latent_diffusion_name, TRAINING_ONLY))
+    return KLTokenizer(*PUBLISHED.load(source, build, latent_diffusion_name, TRAINING_ONLY))

@@ -141,12 +141,11 @@ def test_a_phone_shows_everything_without_scrolling_sideways(context, studio, sc
 
 
 @pytest.mark.parametrize("view", ["api", "settings"])
-def test_the_pages_that_gradio_adds_stay_at_home_too(context, studio, view, forgive):
+def test_the_pages_that_gradio_adds_stay_at_home_too(context, studio, view):
     page = context.new_page()
     page.goto(f"{studio.url}?view={view}")
     page.locator("#tabs").wait_for()
     page.wait_for_timeout(1000)
-    forgive("AbortError", "errored out")  # Gradio on its own streams, when a slow machine cuts them off
 
 
 def test_nothing_left_the_machine_while_it_was_used(page, studio):

@@ -59,6 +59,7 @@ def test_gradients_in_bfloat16_agree_with_the_definition():
 def test_a_cpu_uses_sdpa():
     assert choose_backend("cpu", torch.float32, 64) == "native"
     assert describe() == "SDPA"
+    assert describe("cpu", torch.bfloat16).startswith("batched products")
 
 
 def test_a_wanted_backend_that_works_is_used():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rpiae.tokenizers import Tokenizer, available, ldm, load, maskgit, published, va_vae, vqgan
+from rpiae.tokenizers import Tokenizer, available, base, ldm, load, maskgit, published, va_vae, vqgan
 from tests.rpiae import authors_autoencoders as authors
 
 MODULES = {"va-vae": va_vae, "llamagen-vq": vqgan, "maskgit-vqgan": maskgit}
@@ -223,7 +223,7 @@ def test_published_sizes(name, parameters, latent_shape, codes, monkeypatch):
     info = module.PUBLISHED.info(model, "nowhere")
     assert (info.parameters, info.latent_shape, info.codes) == (parameters, latent_shape, codes)
     assert info.image_size // info.downsampling == latent_shape[1]
-    kinds = {"va-vae": va_vae.VAVAETokenizer, "llamagen-vq": vqgan.LlamaGenTokenizer}
+    kinds = {"va-vae": base.KLTokenizer, "llamagen-vq": vqgan.LlamaGenTokenizer}
     tokenizer = kinds.get(name, maskgit.MaskGITTokenizer)(model, info)
     with torch.no_grad():
         features = tokenizer.encode_(x) if codes is None else tokenizer.features_(x)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rpiae import RPiAEPipeline
+from rpiae import AutoencoderRPiAE, RPiAEPipeline
+from train import stages
 from train.card import model_card, parameters
 from train.config import load_config
 from train.evaluate import calibrate
@@ -101,3 +102,11 @@ def test_calibration_does_not_undo_edits_to_keep_the_rest():
     )
     assert calibrate.choose([timid, bold]) is bold
     assert calibrate.choose([timid, bold, careful]) is careful
+
+
+def test_a_transformer_is_carried_only_between_latents_of_one_size(smoke_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "CARRY_PICTURES", 4)
+    narrow = load_config("smoke", [f"init={smoke_checkpoint}", f"output={tmp_path}", "models.bridge.latent_channels=4"])
+    vae = AutoencoderRPiAE(narrow.models.encoder, narrow.models.decoder, narrow.models.bridge, narrow.models.image_size)
+    with pytest.raises(ValueError, match=r"for latents \(8, 16, 16\), this tokenizer's are \(4, 16, 16\)"):
+        stages.Stages(narrow)._transformer(vae)

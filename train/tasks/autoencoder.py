@@ -81,7 +81,8 @@ class AutoencoderTask(Task):
         if vae.bridge is not None:
             posterior = vae.bridge.encode(given)
             latent = vae.normalise(posterior.mode())
-            given = vae.bridge.decode(vae.denormalise(self._noisy(latent, stage.latent_noise_tau, batch["index"], 2)))
+            latent = self._noisy(latent, stage.latent_noise_tau, batch["index"], power=2)
+            given = vae.bridge.decode(vae.denormalise(latent))
             found = bridge_losses(given, features, posterior)
             losses |= {name: loss for name, loss in found.items() if getattr(stage, name)}
         reconstruction = vae.decoder(given).float()
