@@ -63,6 +63,13 @@ class TimeModulation:
         return TimeModulation(self.blocks[:, step : step + 1], self.output[step : step + 1])
 
 
+@dataclass
+class RPiAETransformerOutput(Transformer2DModelOutput):
+    """`sample`: the velocity (B, c, h, w), float32; `features`: target tokens (B, n, d) on the way, when asked for."""
+
+    features: Tensor | None = None
+
+
 class Block(nn.Module):
     """Attention and SwiGLU, each with shift, scale and gate; the same weights serve context and target."""
 
@@ -240,8 +247,9 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         source: Tensor | None = None,
         has_source: Tensor | None = None,
         time: TimeModulation | None = None,
+        features_after: int | None = None,
         return_dict: bool = True,
-    ) -> Transformer2DModelOutput | tuple[Tensor]:
+    ) -> RPiAETransformerOutput | tuple[Tensor]:
         """Noisy latent and time → velocity.
 
         The velocity is float32, whatever the weights are.
@@ -252,6 +260,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
             context: from `encode_context`; else it is computed here from `text` and `source`. When the batch is a
                 multiple of the context's, each context serves that many rows in a row.
             time: from `encode_time(timestep)`, of one time for all rows or one for each; else it is computed here.
+            features_after: give the target tokens after so many layers as well, for training objectives on them.
         """
         if context is None:
             if text is None:
@@ -266,8 +275,11 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         x = x + self.position.to(x.dtype)
         time = time or self.encode_time(timestep)
         layers = zip(self.blocks, time.blocks, context.keys, context.values, strict=True)
-        for block, modulation, keys, values in layers:
+        features = None
+        for number, (block, modulation, keys, values) in enumerate(layers, start=1):
             x = block.target(x, modulation, self.target_rope, keys, values)
+            if number == features_after:
+                features = x
         shift, scale = time.output.unsqueeze(2).unbind(1)
         # In float32: a data prediction is divided by t.
         x = self.output(self.output_norm(x) * (1 + scale) + shift).float()
@@ -275,7 +287,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
             noisy = noisy.float()
             x = flow.velocity_from_data(noisy, self._data(x, noisy, source_patches.float(), timestep), timestep)
         prediction = unpatchify(x, self.grid, size)
-        return Transformer2DModelOutput(sample=prediction) if return_dict else (prediction,)
+        return RPiAETransformerOutput(prediction, features) if return_dict else (prediction,)
 
     @staticmethod
     def _data(output: Tensor, noisy: Tensor, source: Tensor, t: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
@@ -28,21 +28,42 @@ class OptimizerSettings(Settings):
     warmup_samples: int = 0
     decay_share: float = 0.3
     final_lr: float = 0.02
+    # Instead of the last share: down between these two sample numbers, then constant, however long the stage is.
+    decay_between: tuple[int, int] | None = None
+    decay_shape: Literal["linear", "cosine"] = "linear"
 
 
 class StageSettings(Settings):
     """What every stage has."""
 
     samples: int
-    batch_size: int
+    # Of one step, over all processes.
+    batch_size: int = Field(gt=0)
+    # A process computes its share of a batch in so many parts: less memory, the same curve.
+    accumulate: int = Field(1, gt=0)
     optimizer: OptimizerSettings
     ema_decay: float = 0.999
+    # The average starts short, (1 + step) / (10 + step); without, `ema_decay` counts from the first step on.
+    ema_warmup: bool = True
+    # What the next stage is given: the average, or the weights that were trained.
+    result: Literal["average", "trained"] = "average"
     compile: bool = False
     precision: Literal["no", "bf16"] = "bf16"
+    # Processes that draw or read the data, beside each training process; 0: it does it itself.
+    workers: int = Field(0, ge=0)
     log_every: int = 50
     # Checked, drawn as a sheet and logged every so many steps.
     validate_every: int = 500
     checkpoint_minutes: float = 4.0
+    keep_states: int = Field(2, gt=0)
+    # Stop when the loss averaged over `log_every` steps exceeds the lowest so far by this factor.
+    diverging: float | None = 10.0
+
+
+# Settings that do not decide what is learned: a run goes on with others, a finished stage counts with others.
+INCIDENTAL = (
+    "accumulate", "compile", "workers", "log_every", "validate_every", "checkpoint_minutes", "keep_states", "diverging",
+)  # fmt: skip
 
 
 class RepresentationStage(StageSettings):
@@ -61,6 +82,30 @@ class RepresentationStage(StageSettings):
     pixels: float = 20.0
 
 
+class DinoSettings(Settings):
+    """The discriminator's frozen vision transformer; the defaults are ViT-S/8."""
+
+    hidden_size: int = 384
+    num_layers: int = 12
+    num_heads: int = 6
+    patch_size: int = 8
+    input_size: int = 224
+    # Tokens after these blocks are judged, counted from 0; those of the last one twice, as the authors have it.
+    taps: tuple[int, ...] = (2, 5, 8, 11)
+
+
+class DiscriminatorSettings(Settings):
+    """Heads on a frozen DINO, which learn to tell pictures from reconstructions; the optimiser is the stage's own."""
+
+    # DINO's weights, a .pth file.
+    weights: Path
+    network: DinoSettings = DinoSettings()
+    # It learns from this sample on.
+    learns_from: int = 0
+    # "own": its rate counts the samples since then, so it warms up there; "shared": it is the stage's.
+    schedule: Literal["own", "shared"] = "own"
+
+
 class AutoencoderStage(StageSettings):
     """Stages 1 to 3 of the tokenizer: what trains and which losses count (0 leaves a loss out)."""
 
@@ -69,9 +114,14 @@ class AutoencoderStage(StageSettings):
     crop: int | None = 128
     filtered: float = 0.2
     letterboxed: float = 0.1
+    # Of `class_folders`: the shorter side is brought to this many pixels before the crop.
+    shorter_side: int = 384
+    # How parts that no stage has trained begin: as the best linear code (see `train.linear_start`), or at random.
+    start: Literal["linear", "random"] = "linear"
     l1: float = 1.0
     mse: float = 0.0
     perceptual: float = 0.0
+    perceptual_network: Literal["efficientnet-lite0", "lpips-vgg"] = "efficientnet-lite0"
     # The perceptual network costs as much as a compact autoencoder: look at this share of every batch.
     perceptual_share: float = 1.0
     # "adaptive": times |grad rec| / |grad pivot|, the authors' rule; "constant": as it is.
@@ -92,6 +142,18 @@ class AutoencoderStage(StageSettings):
     # After a bridge's training: so many channels are turned to what a picture shows, see `train.semantic_axes`.
     semantic_channels: int = 0
     semantic_gain: float = 1.0
+    # Constants that bring the latent to unit scale are measured and kept; without, it is used as it is.
+    normalise_latents: bool = True
+    # Weight of the generator's loss, times |grad rec| / |grad gan| at the decoder's head, from this sample on.
+    gan: float = 0.0
+    gan_from: int = 0
+    discriminator: DiscriminatorSettings | None = None
+
+    @model_validator(mode="after")
+    def _has_an_opponent(self) -> "AutoencoderStage":
+        if bool(self.gan) != (self.discriminator is not None):
+            raise ValueError("gan and discriminator belong together: give both or none")
+        return self
 
 
 class DiffusionStage(StageSettings):
@@ -107,9 +169,29 @@ class DiffusionStage(StageSettings):
     logit_std: float = 1.0
     # Times this on tokens that the edit changes.
     changed_weight: float = 1.0
+    # Weight of reading what each patch of the result shows from the tokens after `readout_layer` layers.
+    readout: float = 0.0
+    readout_layer: int = 8
 
 
-Stage = Annotated[RepresentationStage | AutoencoderStage | DiffusionStage, Field(discriminator="task")]
+class ClassConditionalStage(StageSettings):
+    """LightningDiT on the tokenizer's latents of `class_folders`."""
+
+    task: Literal["class-conditional"]
+    drop_label: float = 0.1
+    flip: float = 0.5
+    time_shift: float = 2.0
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    # Folder for the latents of all pictures, written before training; without one, pictures are encoded as they come.
+    latents: Path | None = None
+    # Points of the authors' grid for the sheets.
+    preview_steps: int = 50
+
+
+Stage = Annotated[
+    RepresentationStage | AutoencoderStage | DiffusionStage | ClassConditionalStage, Field(discriminator="task")
+]
 
 
 class ModelSettings(Settings):
@@ -118,9 +200,22 @@ class ModelSettings(Settings):
     encoder: dict
     decoder: dict
     bridge: dict
-    transformer: dict
-    text_encoder: dict
+    # For text-to-image and editing.
+    transformer: dict | None = None
+    text_encoder: dict | None = None
+    # For classes: arguments of `LightningDiT2DModel`.
+    class_transformer: dict | None = None
     image_size: int = 256
+    # Where a dinov2 encoder starts: a folder of transformers', or "hf:facebook/dinov2-with-registers-base".
+    encoder_weights: str | None = None
+
+
+class ClassFolderSettings(Settings):
+    """Pictures in one folder per class, as ImageNet lies on a disk."""
+
+    train: Path
+    # For checks while training; without it there are none.
+    held_out: Path | None = None
 
 
 class SamplingSettings(Settings):
@@ -143,8 +238,28 @@ class TrainingConfig(Settings):
     seed: int = 0
     threads: int | None = None
     models: ModelSettings
+    # Pictures to train on; without it, sticker scenes.
+    class_folders: ClassFolderSettings | None = None
     sampling: SamplingSettings = SamplingSettings()
     stages: dict[str, Stage]
+
+    @model_validator(mode="after")
+    def _has_what_its_stages_need(self) -> "TrainingConfig":
+        for name, stage in self.stages.items():
+            if isinstance(stage, DiffusionStage) and not (self.models.transformer and self.models.text_encoder):
+                raise ValueError(f"stage {name} needs models.transformer and models.text_encoder")
+            if isinstance(stage, ClassConditionalStage) and not (self.models.class_transformer and self.class_folders):
+                raise ValueError(f"stage {name} needs models.class_transformer and class_folders")
+        return self
+
+
+def as_recorded(stage: StageSettings, recorded: dict) -> dict | None:
+    """The settings that a run wrote down, with those that are newer than it at their defaults, which repeat what was
+    done before; None when they are no settings of such a stage."""
+    try:
+        return type(stage).model_validate(recorded).model_dump(mode="json")
+    except ValidationError:
+        return None
 
 
 def load_config(name: str, overrides: list[str] | None = None) -> TrainingConfig:

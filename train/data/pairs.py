@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .pictures import to_chw
+from .pictures import WHOLE, to_chw, token_labels
 from .scenes import Edit, caption, draw, sample_edit
 
 PICTURES = 3  # source, result of edit 1, result of edit 2
@@ -19,7 +19,8 @@ SAMPLES = 4  # edit 1, edit 2, caption of the source, caption of result 1
 class ScenePairs(Dataset):
     """Items: "images" uint8 (3, 3, H, W): source, result 1, result 2; "texts": instruction 1, instruction 2, caption
     of the source, caption of result 1; "noise" (4, draws, *latent_shape) and "uniform" (4, draws): for noise and times
-    of each sample; "drop" (4,): uniform, for dropping text and source."""
+    of each sample; "drop" (4,): uniform, for dropping text and source; "labels": what each patch of the three pictures
+    shows, (3, rows, columns) per label of `token_labels`."""
 
     def __init__(self, seed: int, tag: int, items: int, latent_shape: tuple[int, int, int], draws: int):
         self.key = (seed, tag)
@@ -42,10 +43,12 @@ class ScenePairs(Dataset):
         shape = (SAMPLES, self.draws)
         # Times of one sample's draws are spread evenly: one in each part of [0, 1).
         uniform = (np.arange(self.draws) + rng.random(shape)) / self.draws
+        labels = [token_labels(scene, WHOLE) for scene in scenes]
         return {
             "images": torch.stack([to_chw(draw(scene)) for scene in scenes]),
             "texts": [first.instruction, second.instruction, *(caption(scene, rng) for scene in scenes[:2])],
             "noise": torch.from_numpy(rng.standard_normal((*shape, *self.latent_shape), dtype=np.float32)),
             "uniform": torch.from_numpy(uniform).float(),
             "drop": torch.from_numpy(rng.random(SAMPLES)).float(),
+            "labels": {name: torch.from_numpy(np.stack([one[name] for one in labels])) for name in labels[0]},
         }

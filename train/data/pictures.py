@@ -23,6 +23,7 @@ PATCH = 16
 # A patch shows an object when it covers at least this share of it.
 COVERAGE = 0.3
 IGNORE = -100
+WHOLE = (slice(None), slice(None))
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def to_chw(picture: np.ndarray) -> torch.Tensor:
 def _window(scene: Scene, crop: int | None, rng: np.random.Generator) -> tuple[slice, slice]:
     """Where to crop: mostly around a sticker, now and then anywhere."""
     if crop is None or crop >= V.canvas:
-        return slice(None), slice(None)
+        return WHOLE
     most = V.canvas - crop
     if scene.objects and rng.random() < 0.85:
         one = scene.objects[rng.integers(len(scene.objects))]

@@ -7,25 +7,48 @@ computed once for all of them, in training as in sampling.
 from pathlib import Path
 
 import torch
+from accelerate.utils import send_to_device
 from einops import rearrange, repeat
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rpiae import flow, images
 from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.layers import map_to_tokens, unpatchify
 from rpiae.pipeline import RPiAEPipeline, make_scheduler
 from rpiae.text import TextEncoder
 from rpiae.transformer import RPiAETransformer2DModel
 
 from ..config import DiffusionStage, TrainingConfig
 from ..data.pairs import SAMPLES, ScenePairs
+from ..data.pictures import PHRASES
+from ..dense_heads import DenseHeads
 from ..runtime import compile_methods
 from .task import Task
 
 TAG, HELD_OUT_TAG = 30, 31
 VALIDATION_ITEMS = 16
 SHEET_ITEMS = 6
+READOUT_CHANNELS = 128
+# How much each reader counts in the readout: the noun most.
+READERS = {"phrase": 1.0, "color": 0.5, "style": 0.2, "size": 0.2, "offset": 2.0}
+
+
+class Readout(nn.Module):
+    """Reads what each latent cell shows from the transformer's tokens of p x p cells. Training needs it, drawing does
+    not: it is saved with the state and left out of the checkpoint."""
+
+    def __init__(self, transformer: RPiAETransformer2DModel, text_encoder: TextEncoder):
+        super().__init__()
+        self.grid, self.patch_size = transformer.grid, transformer.config.patch_size
+        self.to_cells = nn.Linear(transformer.config.hidden_size, READOUT_CHANNELS * self.patch_size**2)
+        self.heads = DenseHeads(READOUT_CHANNELS, text_encoder.pooled(list(PHRASES)))
+
+    def forward(self, tokens: Tensor, labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tokens (B, n, d) and labels (B, rows, columns) → the losses of `DenseHeads`."""
+        cells = unpatchify(self.to_cells(tokens), self.grid, self.patch_size)
+        return self.heads.losses(map_to_tokens(cells).flatten(0, 1), labels)
 
 
 class DiffusionTask(Task):
@@ -44,6 +67,7 @@ class DiffusionTask(Task):
         self.frozen = {"vae": vae.eval().requires_grad_(False), "text_encoder": text_encoder}
         self.dataset = ScenePairs(config.seed, TAG, stage.samples, vae.latent_shape, stage.draws)
         self.held_out = ScenePairs(config.seed, HELD_OUT_TAG, VALIDATION_ITEMS, vae.latent_shape, 4)
+        self.readout = Readout(transformer, text_encoder) if stage.readout else None
 
     @property
     def vae(self) -> AutoencoderRPiAE:
@@ -89,17 +113,33 @@ class DiffusionTask(Task):
         t = flow.logit_normal_time(uniform, stage.time_shift, stage.logit_mean, stage.logit_std)
         repeated = repeat(data, "b c h w -> (b k) c h w", k=noise.shape[0] // len(data))
         x_t = flow.interpolate(repeated, noise, t)
-        predicted = self.transformer(x_t, t, text=text, source=source, has_source=has_source).sample
-        error = (predicted.float() - flow.velocity(repeated, noise)).square()
+        after = stage.readout_layer if self.readout else None
+        given = {"text": text, "source": source, "has_source": has_source}
+        predicted = self.transformer(x_t, t, **given, features_after=after)
+        error = (predicted.sample.float() - flow.velocity(repeated, noise)).square()
         error = error.unflatten(0, (len(data), -1)).mean((1, 2))  # over draws and channels: (samples, h, w)
         changed = self._changed(batch["images"], len(data))
         weighted = error * (1 + (stage.changed_weight - 1) * changed.float())
-        return {
+        losses = {
             "loss": weighted.mean(),
             "edit": error[editing].mean(),
             "changed": error[changed].mean(),
             "caption": error[~editing].mean(),
         }
+        if self.readout:
+            found = self.readout(predicted.features, self._labels(batch["labels"], noise.shape[0] // len(data)))
+            losses["loss"] = losses["loss"] + stage.readout * sum(READERS[name] * found[name] for name in READERS)
+            losses |= {"read_phrase": found["phrase"], "read_color": found["color"], "read_offset": found["offset"]}
+        return losses
+
+    @staticmethod
+    def _labels(labels: dict[str, Tensor], draws: int) -> dict[str, Tensor]:
+        """Labels (B, three pictures, ...) → (4B * draws, ...), those of the data of `encode`."""
+        ordered = {}
+        for name, label in labels.items():
+            source, first, second = label.unbind(1)
+            ordered[name] = torch.cat([first, second, source, first]).repeat_interleave(draws, dim=0)
+        return ordered
 
     def _changed(self, pictures: Tensor, samples: int) -> Tensor:
         """Where an edit changes the picture, (samples, h, w) bool, whole tokens at a time; nowhere for captions.
@@ -115,7 +155,7 @@ class DiffusionTask(Task):
 
     def validate(self) -> dict[str, float]:
         batch = torch.utils.data.default_collate([self.held_out[i] for i in range(VALIDATION_ITEMS)])
-        batch = {k: v.to(self.vae.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        batch = send_to_device(batch, self.vae.device)
         batch["drop"] = torch.ones_like(batch["drop"])
         with torch.autocast(self.vae.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
             return {f"held_out_{name}": float(value) for name, value in self(batch).items()}

@@ -18,7 +18,8 @@ from rpiae.layers import patchify
 from rpiae.text import TextEncoder
 
 from ..config import RepresentationStage, TrainingConfig
-from ..data.pictures import COLORS, IGNORE, PHRASES, SIZES, PictureSettings, ScenePictures
+from ..data.pictures import IGNORE, PHRASES, PictureSettings, ScenePictures
+from ..dense_heads import DenseHeads
 from ..linear_start import collect_pictures, least_squares, start_encoder
 from ..runtime import compile_methods
 from .task import Task
@@ -29,30 +30,6 @@ VALIDATION_PICTURES = 128
 PIXEL_SHARE = 2 / 3
 
 
-class DenseHeads(nn.Module):
-    """Linear readers of token features: phrase (by text embeddings), colour, style, size, offset, and pixels
-    (normalised)."""
-
-    def __init__(self, feature_channels: int, phrase_embeddings: Tensor, patch_width: int):
-        super().__init__()
-        centred = F.normalize(phrase_embeddings - phrase_embeddings.mean(0), dim=-1)
-        self.register_buffer("phrases", centred)
-        self.project = nn.Linear(feature_channels, centred.shape[1])
-        self.log_scale = nn.Parameter(torch.tensor(3.0))
-        self.color = nn.Linear(feature_channels, 1 + len(COLORS))
-        self.style = nn.Linear(feature_channels, 2)
-        self.size = nn.Linear(feature_channels, len(SIZES))
-        self.offset = nn.Linear(feature_channels, 2)
-        self.pixels = nn.Linear(feature_channels, patch_width)
-
-    def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Features (N, F) → logits per class label's name."""
-        towards = F.normalize(self.project(features).float(), dim=-1)
-        phrase = towards @ self.phrases.T * self.log_scale.exp().clamp(max=100.0)
-        others = {name: getattr(self, name)(features) for name in ("color", "style", "size")}
-        return {"phrase": phrase} | others
-
-
 class RepresentationTask(Task):
     def __init__(self, config: TrainingConfig, stage: RepresentationStage):
         super().__init__()
@@ -60,17 +37,18 @@ class RepresentationTask(Task):
         self.encoder: RepresentationEncoder = build_encoder(config.models.encoder, config.models.image_size)
         embeddings = TextEncoder(**config.models.text_encoder).pooled(list(PHRASES))
         patch_width = 3 * self.encoder.downsampling**2
-        self.heads = DenseHeads(self.encoder.feature_channels, embeddings, patch_width)
+        self.heads = DenseHeads(self.encoder.feature_channels, embeddings)
+        self.pixels = nn.Linear(self.encoder.feature_channels, patch_width)
         pictures = PictureSettings(crop=stage.crop, filtered=stage.filtered, labels=True)
         self.dataset = ScenePictures(config.seed, TAG, stage.samples, pictures)
         self.held_out = ScenePictures(config.seed, HELD_OUT_TAG, VALIDATION_PICTURES, pictures)
 
     def start(self) -> None:
         start_encoder(self.encoder, self.dataset, PIXEL_SHARE)
-        pictures = collect_pictures(self.dataset).to(self.heads.pixels.weight.device)
+        pictures = collect_pictures(self.dataset).to(self.pixels.weight.device)
         with torch.no_grad():
             tokens, patches = self._tokens(pictures)
-            least_squares(self.heads.pixels, tokens, patches)
+            least_squares(self.pixels, tokens, patches)
 
     def compile(self) -> None:
         compile_methods(self.encoder, "forward")
@@ -83,16 +61,14 @@ class RepresentationTask(Task):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         stage = self.stage
         features, patches = self._tokens(batch["image"].float() / 255)
-        losses = {
-            name: F.cross_entropy(logits.float(), batch[name].flatten(), ignore_index=IGNORE)
-            for name, logits in self.heads(features).items()
-        }
-        on_object = (batch["color"].flatten() != IGNORE).float()
-        missed = (self.heads.offset(features).float() - batch["offset"].flatten(0, 2)).square().mean(1)
-        losses["offset"] = (missed * on_object).sum() / on_object.sum().clamp_min(1)
-        losses["pixels"] = F.mse_loss(self.heads.pixels(features).float(), patches)
+        losses = self.weighed(self.heads.losses(features, batch), batch)
+        losses["pixels"] = F.mse_loss(self.pixels(features).float(), patches)
         weights = {name: getattr(stage, "contrast" if name == "phrase" else name) for name in losses}
         return losses | {"loss": sum(weights[name] * loss for name, loss in losses.items())}
+
+    def counts(self, part: dict[str, Tensor]) -> dict[str, Tensor]:
+        on_object = (part["color"] != IGNORE).sum()
+        return {name: on_object for name in ("color", "style", "size", "offset")}
 
     def validate(self) -> dict[str, float]:
         """Accuracy of phrase, colour, style and size on held-out crops, over the patches that show an object; how far
@@ -102,7 +78,7 @@ class RepresentationTask(Task):
         on_object = batch["color"].flatten() != IGNORE
         features, patches = self._tokens(batch["image"].float() / 255)
         missed = (self.heads.offset(features) - batch["offset"].flatten(0, 2)).norm(dim=1)[on_object].mean()
-        noise = F.mse_loss(self.heads.pixels(features), patches)
+        noise = F.mse_loss(self.pixels(features), patches)
         hits = {k: logits.argmax(-1) == batch[k].flatten() for k, logits in self.heads(features).items()}
         shares = {f"held_out_{name}": float(hit[on_object].float().mean()) for name, hit in hits.items()}
         return shares | {"held_out_offset": float(missed), "held_out_pixels": float(noise)}
