@@ -5,24 +5,49 @@ captioned pictures. Item i is a pure function of (seed, i), its noise and times 
 number of processes see the same.
 """
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from .pictures import WHOLE, to_chw, token_labels
-from .scenes import Edit, caption, draw, sample_edit
+from .scenes import VOCABULARY, Edit, caption, draw, sample_edit
+from .scenes.scene import MOST_OBJECTS
 
 PICTURES = 3  # source, result of edit 1, result of edit 2
 SAMPLES = 4  # edit 1, edit 2, caption of the source, caption of result 1
+# Of each sample: the picture that is edited (-1: none, a caption's), and the one that is the result.
+SOURCES, TARGETS = (0, 0, -1, -1), (1, 2, 0, 1)
 
 
 class ScenePairs(Dataset):
     """Items: "images" uint8 (3, 3, H, W): source, result 1, result 2; "texts": instruction 1, instruction 2, caption
     of the source, caption of result 1; "noise" (4, draws, *latent_shape) and "uniform" (4, draws): for noise and times
     of each sample; "drop" (4,): uniform, for dropping text and source; "labels": what each patch of the three pictures
-    shows, (3, rows, columns) per label of `token_labels`."""
+    shows, (3, rows, columns) per label of `token_labels`; "source" and "target" (4,): SOURCES and TARGETS.
 
-    def __init__(self, seed: int, tag: int, items: int, latent_shape: tuple[int, int, int], draws: int):
+    Args:
+        common, common_share: a share of the items shows no other nouns than these (and signs), as some things are
+            pictured and asked for far more often than others. ValueError for a noun that there is not.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        tag: int,
+        items: int,
+        latent_shape: tuple[int, int, int],
+        draws: int,
+        common: Sequence[str] = (),
+        common_share: float = 0.0,
+    ):
+        if unknown := [noun for noun in common if noun not in VOCABULARY.drawn_nouns]:
+            raise ValueError(f"the vocabulary of scenes has no {', '.join(unknown)}")
+        if common_share and len(set(common)) <= MOST_OBJECTS:
+            raise ValueError(f"common nouns are {len(set(common))}; a scene may need {MOST_OBJECTS + 1} different ones")
+        self.common, self.common_share = tuple(common), common_share
         self.key = (seed, tag)
         self.items = items
         self.latent_shape = latent_shape
@@ -34,8 +59,10 @@ class ScenePairs(Dataset):
     def edits(self, index: int) -> tuple[Edit, Edit, np.random.Generator]:
         """The two edits of item `index`, and the generator to go on with."""
         rng = np.random.default_rng([*self.key, index])
-        first = sample_edit(rng)
-        return first, sample_edit(rng, source=first.source), rng
+        is_common = self.common_share and rng.random() < self.common_share
+        with VOCABULARY.narrowed(drawn_nouns=self.common) if is_common else nullcontext():
+            first = sample_edit(rng)
+            return first, sample_edit(rng, source=first.source), rng
 
     def __getitem__(self, index: int) -> dict:
         first, second, rng = self.edits(index)
@@ -47,6 +74,8 @@ class ScenePairs(Dataset):
         return {
             "images": torch.stack([to_chw(draw(scene)) for scene in scenes]),
             "texts": [first.instruction, second.instruction, *(caption(scene, rng) for scene in scenes[:2])],
+            "source": torch.tensor(SOURCES),
+            "target": torch.tensor(TARGETS),
             "noise": torch.from_numpy(rng.standard_normal((*shape, *self.latent_shape), dtype=np.float32)),
             "uniform": torch.from_numpy(uniform).float(),
             "drop": torch.from_numpy(rng.random(SAMPLES)).float(),

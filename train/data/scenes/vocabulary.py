@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +86,17 @@ class Vocabulary:
     def rivals(self, noun: str) -> frozenset[str]:
         """Nouns that must not share a scene with this one, because their drawings read alike."""
         return frozenset().union(*(group for group in self.never_together if noun in group)) - {noun}
+
+    @contextmanager
+    def narrowed(self, **values: Any) -> Iterator[None]:
+        """Inside the block these attributes have other values, so that less is drawn at random. It holds for the whole
+        process: one block at a time, and no drawing of pictures in other threads."""
+        before = {name: getattr(self, name) for name in values}
+        vars(self).update(values)  # frozen to everybody else
+        try:
+            yield
+        finally:
+            vars(self).update(before)
 
 
 def _noun(entry: Mapping[str, Any]) -> Noun:

@@ -1,0 +1,92 @@
+"""`train data check` finds what training would stumble over, and nothing in data that is whole."""
+
+import json
+
+import pytest
+
+from tests.train.data.files import (
+    encoded,
+    picture,
+    write_caption_shards,
+    write_captions,
+    write_edit_table,
+    write_edits,
+    write_list,
+)
+from train.__main__ import main
+
+
+def run(capsys, *arguments):
+    code = main(["data", "check", *map(str, arguments)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "rows"),
+    [
+        (lambda folder: write_captions(folder, 3), "captions", 3),
+        (lambda folder: write_edits(folder, 2), "edits", 2),
+        (lambda folder: write_caption_shards(folder, 2, 2), "captions", 4),
+        (lambda folder: write_edit_table(folder / "a.parquet", 5).parent, "edits", 5),
+    ],
+)
+def test_whole_data_pass(tmp_path, capsys, write, kind, rows):
+    code, out, err = run(capsys, write(tmp_path), "--size", 32)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{kind}: {rows} rows") and "nothing is wrong for training at 32 pixels" in out
+
+
+def test_every_problem_is_counted_and_named(tmp_path, capsys):
+    write_edits(tmp_path, 6)
+    lines = (tmp_path / "edits.jsonl").read_text().splitlines()
+    lines += ["{broken", json.dumps({"id": "e2", "source": "2a.png", "instruction": " ", "target": "2b.png"})]
+    lost = {"source": "none.png", "instruction": "x", "target": "5a.png"}
+    lines += [json.dumps({"id": f"m{i}", **lost}) for i in range(12)]
+    (tmp_path / "edits.jsonl").write_text("\n".join(lines))
+    (tmp_path / "0a.png").write_bytes(encoded(picture(0))[:70])
+    picture(1, 12 + 8, 40).save(tmp_path / "1b.png")
+    picture(3, 30, 30).save(tmp_path / "3a.png")
+    picture(3, 20, 20).save(tmp_path / "4a.png")
+    code, out, err = run(capsys, tmp_path, "--size", 48)
+    assert code == 2 and err.startswith("error: ") and "in 20 rows" in err
+    for line in (
+        "WRONG: broken line: 1", "WRONG: missing file: 12", "WRONG: broken picture: 1", "WRONG: no text: 1",
+        "WRONG: duplicate id: 1", "WRONG: too small: 2", "WRONG: different shapes: 1", "... and 2 more",
+    ):  # fmt: skip
+        assert line in out, out
+    assert out.count("there is no file 'none.png'") == 10
+
+
+def test_small_pictures_are_a_note_while_they_are_more_than_half(tmp_path, capsys):
+    code, out, _ = run(capsys, write_captions(tmp_path, 2, side=40), "--size", 64)
+    assert code == 0 and "note: enlarged: 2" in out
+
+
+def test_headers_are_quicker_and_see_less(tmp_path, capsys):
+    write_captions(tmp_path, 2)
+    whole = (tmp_path / "1.png").read_bytes()
+    (tmp_path / "1.png").write_bytes(whole[: len(whole) // 2])
+    assert run(capsys, tmp_path, "--size", 32)[0] == 2
+    assert run(capsys, tmp_path, "--size", 32, "--headers")[0] == 0
+
+
+def test_wrong_columns_end_with_those_that_are_there(tmp_path, capsys):
+    write_list(tmp_path, "rows.jsonl", [{"file": "a.png", "words": "x"}])
+    code, _, err = run(capsys, tmp_path)
+    assert code == 2 and "its columns are file, words" in err
+    picture(0).save(tmp_path / "a.png")
+    assert run(capsys, tmp_path, "--size", 32, "--column", "image=file", "--column", "caption=words")[0] == 0
+    assert "no column nosuch" in run(capsys, tmp_path, "--column", "image=nosuch")[2]
+
+
+def test_a_shard_that_is_cut_off_is_said(tmp_path, capsys):
+    shard = write_caption_shards(tmp_path, 1, 4) / "0000.tar"
+    shard.write_bytes(shard.read_bytes()[:7000])
+    code, out, _ = run(capsys, tmp_path, "--size", 32)
+    assert code == 2 and "WRONG: cut off: 1" in out
+
+
+def test_nothing_there_is_a_sentence(tmp_path, capsys):
+    code, _, err = run(capsys, tmp_path / "none")
+    assert code == 2 and "there is no folder" in err and "Traceback" not in err

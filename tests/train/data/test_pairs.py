@@ -1,0 +1,38 @@
+"""Scenes for the diffusion transformer: the common nouns get their share, and nothing else changes."""
+
+import pytest
+
+from train.data.pairs import ScenePairs
+from train.data.scenes import VOCABULARY
+from train.data.scenes.vocabulary import SIGN
+
+COMMON = ("apple", "car", "cat", "dog", "fish", "house", "star", "tree")
+
+
+def pairs(**settings) -> ScenePairs:
+    return ScenePairs(0, 30, 40, (4, 8, 8), 1, **settings)
+
+
+def nouns(items: ScenePairs, index: int) -> set[str]:
+    first, second, _ = items.edits(index)
+    return {one.noun for scene in (first.source, first.target, second.target) for one in scene.objects} - {SIGN}
+
+
+def test_common_nouns_have_their_share_of_the_items():
+    some, all_of_them = pairs(common=COMMON, common_share=0.5), pairs(common=COMMON, common_share=1.0)
+    common = [nouns(some, index) <= set(COMMON) for index in range(40)]
+    assert 10 < sum(common) < 30
+    assert set().union(*(nouns(all_of_them, index) for index in range(40))) == set(COMMON)
+    assert len(VOCABULARY.drawn_nouns) > 100  # whole again
+
+
+def test_without_a_share_items_are_what_they_were():
+    plain, listed = pairs(), pairs(common=COMMON)
+    assert all(plain.edits(index)[:2] == listed.edits(index)[:2] for index in range(5))
+
+
+def test_names_and_numbers_that_cannot_be_are_told():
+    with pytest.raises(ValueError, match="no appel"):
+        pairs(common=("appel",), common_share=0.5)
+    with pytest.raises(ValueError, match="common nouns are 2"):
+        pairs(common=COMMON[:2], common_share=0.5)

@@ -1,0 +1,223 @@
+"""Shards, tables and folders read by sample number: ratios, broken rows, and samples that depend on nothing else."""
+
+import gzip
+import json
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from tests.train.data.files import (
+    encoded,
+    picture,
+    write_caption_shards,
+    write_captions,
+    write_edit_table,
+    write_edits,
+    write_list,
+    write_shard,
+)
+from train.data.examples import Examples, PictureFiles
+from train.data.reader import Reader, open_source
+from train.data.rows import Fault
+from train.data.settings import DataSettings, SourceSettings
+from train.data.shards import ShardSource
+from train.data.tables import TableSource
+
+SIZE = 16
+
+
+def data(*sources, **settings):
+    return DataSettings(sources=sources, **settings)
+
+
+def examples(settings, samples=400, batch=4, held_out=False, seed=0):
+    return Examples(Reader(settings, (seed, 30), batch), samples, SIZE, (2, 2, 2), 2, held_out)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Six shards of captions, three tables of edits and a folder of edits, 3 : 1.5 : 0.5."""
+    folder = tmp_path_factory.mktemp("mixed")
+    write_caption_shards(folder / "shards", 6, 5)
+    for number in range(3):
+        write_edit_table(folder / "tables" / f"{number}.parquet", 8, first=8 * number)
+    write_edits(folder / "own", 6)
+    return data(
+        {"kind": "webdataset", "path": f"{folder}/shards/*.tar", "weight": 3},
+        {"kind": "table", "path": f"{folder}/tables", "weight": 1.5},
+        {"kind": "folder", "path": f"{folder}/own", "weight": 0.5},
+        held_out=4,
+    )
+
+
+def test_a_shard_is_read_by_offset_and_its_contents_are_kept(tmp_path):
+    write_caption_shards(tmp_path, 2, 3)
+    source = ShardSource(str(tmp_path))
+    assert source.sizes.tolist() == [3, 3] and source.columns.kind == "captions"
+    row = source.row(1, 2)
+    assert row.id == "0001.tar/000005"
+    assert row.texts == (("words 5", 1.0), ("a long caption of 5", 1.0), ("short 5", 1.0))
+    assert np.abs(np.asarray(row.open()[0]).astype(int) - picture(5, 40, 40)).mean() < 6
+    kept = tmp_path / "0001.tar.index.npz"
+    before = kept.stat().st_mtime_ns
+    again = pickle.loads(pickle.dumps(ShardSource(str(tmp_path / "*.tar"))))
+    assert kept.stat().st_mtime_ns == before and again.row(1, 2) == row
+    write_shard(tmp_path / "0001.tar", {"7": {"jpg": encoded(picture(7), "JPEG"), "txt": b"seven"}})
+    assert ShardSource(str(tmp_path)).sizes.tolist() == [3, 1], "a changed shard is read anew"
+
+
+def test_captions_are_mixed_as_the_settings_say(tmp_path):
+    write_caption_shards(tmp_path, 1, 8)
+    source = {"kind": "webdataset", "path": str(tmp_path), "columns": {"caption": {"caption_llava": 3, "txt": 1}}}
+    found = examples(data(source, held_out=1))
+    kinds = Counter(found[i]["texts"][0].split()[0] for i in range(200))
+    assert kinds.keys() == {"a", "words"} and 120 < kinds["a"] < 180
+
+
+def test_captions_may_come_in_a_file_of_their_own(tmp_path):
+    samples = {f"{i:09d}": {"jpg": encoded(picture(i), "JPEG")} for i in range(4)}
+    write_shard(tmp_path / "0.tar", samples)
+    lines = [{"key": f"{i:09d}", "caption_llava": f"long {i}", "status": "ok"} for i in (2, 0, 3)]
+    join = write_list(tmp_path, "captions.jsonl", lines) / "captions.jsonl"
+    settings = {"kind": "webdataset", "path": str(tmp_path / "0.tar"), "join": join, "index": tmp_path / "tables"}
+    source = pickle.loads(pickle.dumps(open_source(SourceSettings(**settings))))
+    assert [source.row(0, i).texts[0][0] for i in (0, 2, 3)] == ["long 0", "long 2", "long 3"]
+    with pytest.raises(Fault, match="no line with the key '000000001'"):
+        source.row(0, 1)
+    assert {file.name for file in (tmp_path / "tables").iterdir()} == {"0.tar.index.npz", "captions.jsonl.index.npz"}
+    join.write_bytes(gzip.compress(join.read_bytes()))
+    with pytest.raises(ValueError, match="gunzip it first"):
+        open_source(SourceSettings(**settings))
+    with pytest.raises(ValueError, match="join is for kind webdataset"):
+        SourceSettings(kind="folder", path="x", join=join)
+
+
+def test_edits_come_in_shards_too(tmp_path):
+    samples = {
+        f"{i}": {
+            "source.png": encoded(picture(2 * i)), "target.png": encoded(picture(2 * i + 1)),
+            "json": json.dumps({"instruction": f"change {i}"}).encode(),
+        }
+        for i in range(2)
+    }  # fmt: skip
+    row = ShardSource(str(write_shard(tmp_path / "a.tar", samples))).row(0, 1)
+    assert row.texts == (("change 1", 1.0),)
+    assert all(np.array_equal(opened, picture(seed)) for opened, seed in zip(row.open(), (2, 3), strict=True))
+
+
+def test_a_shard_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path):
+    whole = write_caption_shards(tmp_path, 1, 4) / "0000.tar"
+    whole.write_bytes(whole.read_bytes()[:7000])
+    source = ShardSource(str(tmp_path))
+    assert 1 <= source.sizes[0] < 4 and "cut off" in source.notes[0]
+    assert source.row(0, 0).open()
+
+
+def test_a_table_is_read_by_row_groups(tmp_path):
+    write_edit_table(tmp_path / "a.parquet", 6, group=4)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
+    source = TableSource(str(tmp_path), kept=1)
+    assert source.sizes.tolist() == [4, 2] and "b.parquet is cut off" in source.notes[0]
+    row = source.row(1, 0)
+    assert row.id == "task_4" and row.texts == (("edit 4", 0.5), ("please edit 4", 0.5))
+    assert np.array_equal(row.open()[1], picture(9, 40, 40))
+    assert source.row(0, 3).id == "task_3" and list(source._read) == [0]
+
+
+def test_ratios_hold_and_every_row_comes(mixed):
+    found = examples(mixed)
+    texts = [found[i]["texts"][0] for i in range(100)]
+    kinds = Counter("edit" if "edit" in t else "own" if t.startswith("change") else "caption" for t in texts)
+    assert kinds == {"caption": 60, "edit": 30, "own": 10}
+    assert len({text.split()[-1] for text in texts if text.startswith("change")}) == 5  # the sixth is held out
+
+
+def test_a_worker_keeps_a_window_of_row_groups_for_each_lane_it_meets(tmp_path):
+    table = {"kind": "table", "path": str(write_edit_table(tmp_path / "a.parquet", 8, group=1).parent)}
+    found = examples(data(table, held_out=1, window=1, processes=2))
+    for i in range(2):  # the first half of a batch: one lane
+        found[i]
+    assert len(found.reader.sources[0]._read) == 1
+    for i in range(12):
+        found[i]
+    assert len(found.reader.sources[0]._read) == 2
+
+
+def test_captions_have_no_source_and_edits_have_both_pictures(mixed):
+    found = examples(mixed)
+    for i in range(20):
+        item = found[i]
+        assert item["images"].shape == (2, 3, SIZE, SIZE) and item["noise"].shape == (1, 2, 2, 2, 2)
+        editing = "edit" in item["texts"][0] or item["texts"][0].startswith("change")
+        assert item["source"].tolist() == [1 if editing else -1] and item["target"].tolist() == [0]
+        assert item["images"][0].any() and bool(item["images"][1].any()) == editing
+
+
+def test_a_sample_depends_on_its_number_alone(mixed):
+    alone = examples(mixed)
+    batches = DataLoader(Subset(examples(mixed), range(8, 20)), batch_size=4, num_workers=2)
+    read = [item for batch in batches for item in zip(batch["images"], batch["noise"], batch["texts"][0], strict=True)]
+    for number, (pictures, noise, text) in zip(range(8, 20), read, strict=True):
+        item = alone[number]
+        assert item["texts"] == [text]
+        assert torch.equal(item["images"], pictures) and torch.equal(item["noise"], noise)
+    assert not torch.equal(examples(mixed, seed=1)[8]["noise"], alone[8]["noise"])
+
+
+def test_held_out_rows_are_not_trained_on(mixed):
+    trained, checked = examples(mixed), examples(mixed, held_out=True)
+    rows = []
+    for found in (trained, checked):
+        items = [found[i] for i in range(120)]
+        rows.append({(item["source"].item(), item["texts"][0].split()[-1]) for item in items})
+    captions = [{number for source, number in part if source < 0} for part in rows]
+    assert captions[1] and not captions[0] & captions[1]
+    assert len(captions[0] | captions[1]) == 30
+
+
+def test_broken_rows_give_way_to_others_and_are_counted(tmp_path):
+    write_captions(tmp_path, 12)
+    for broken in (1, 4, 7):
+        (tmp_path / f"{broken}.png").write_bytes(b"no picture")
+    settings = data({"kind": "folder", "path": str(tmp_path)}, held_out=1)
+    found = examples(settings)
+    loader = DataLoader(Subset(found, range(40)), batch_size=4, num_workers=2)
+    texts = [text for batch in loader for text in batch["texts"][0]]
+    assert len(texts) == 40 and not {f"picture {i}" for i in (1, 4, 7)} & set(texts)
+    counts = found.reader.counts()[str(tmp_path)]
+    assert counts["read"] - counts["skipped"] == 40 and counts["skipped"] >= 3
+    again = examples(settings)
+    assert [again[i]["texts"][0] for i in range(40)] == texts
+
+
+def test_a_source_that_is_mostly_broken_stops_the_run(tmp_path):
+    write_captions(tmp_path, 8)
+    for broken in range(6):
+        (tmp_path / f"{broken}.png").unlink()
+    found = examples(data({"kind": "folder", "path": str(tmp_path)}, held_out=1))
+    with pytest.raises(ValueError, match="cannot be used"):
+        for i in range(400):
+            found[i]
+
+
+def test_pictures_without_words_are_for_tokenizers(tmp_path):
+    for i in range(4):
+        picture(i, 40, 30).save(tmp_path / f"{i}.png")
+    settings = data({"kind": "folder", "path": str(tmp_path)}, crop="random", held_out=1)
+    pictures = PictureFiles(Reader(settings, (0, 20), 2), 10, SIZE)
+    item = pictures[3]
+    assert item["image"].shape == (3, SIZE, SIZE) and item["image"].dtype == torch.uint8
+    assert item["index"] == 3 and item["label"] == 0 and len(pictures) == 10
+    with pytest.raises(ValueError, match="pictures without words"):
+        examples(settings)
+    with pytest.raises(ValueError, match="resize=8 is smaller"):
+        PictureFiles(Reader(settings.model_copy(update={"resize": 8}), (0, 20), 2), 10, SIZE)
+
+
+def test_edits_serve_a_tokenizer_as_pictures(mixed):
+    pictures = PictureFiles(Reader(mixed, (0, 20), 4), 50, SIZE)
+    assert len({pictures[i]["image"].numpy().tobytes() for i in range(50)}) > 35
