@@ -202,7 +202,7 @@ def compare(
 ) -> None:
     """Show on one sheet what tokenizers make of a picture: PSNR, SSIM, times, errors and latents."""
     from . import images, recipe
-    from .tokenizers import NAMES, load
+    from .tokenizers import NAMES, compact, load
     from .tokenizers.comparison import Comparison, as_csv, as_json, sheet
     from .tokenizers.comparison import compare as measure
 
@@ -211,9 +211,10 @@ def compare(
         raise ValueError(f"--table must end in .csv or .json, in a folder that is there, not '{table}'.")
     source = images.load(picture)
     wanted = [entry.strip().partition("=")[::2] for entry in tokenizers.split(",") if entry.strip()]
+    known = [*NAMES, *compact.names()]
     for name, _ in wanted:
-        if name not in NAMES:
-            raise ValueError(f"There is no tokenizer {name!r}. Use one of: {', '.join(NAMES)}.")
+        if name not in known:
+            raise ValueError(f"There is no tokenizer {name!r}. Use one of: {', '.join(known)}.")
     if not wanted:
         raise ValueError("--tokenizers names none. Write for example: --tokenizers rpiae,sd-vae")
     place, rows = _place(device, dtype), []

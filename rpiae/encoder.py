@@ -86,6 +86,12 @@ class Dinov2Encoder(RepresentationEncoder):
         tokens = self.model(self.normalise(images)).last_hidden_state
         return tokens_to_map(tokens[:, self.skipped_tokens :], self.grid)
 
+    def requires_grad_(self, requires_grad: bool = True) -> "Dinov2Encoder":
+        super().requires_grad_(requires_grad)
+        # In the released files, but nothing reads it (reference facts (c) 14): it never trains.
+        self.model.embeddings.mask_token.requires_grad_(False)
+        return self
+
     def _last_block_parameters(self) -> dict[str, nn.Parameter]:
         block = self.model.encoder.layer[-1]
         return {"mlp": block.mlp.fc2.weight, "layer_scale": block.layer_scale2.lambda1}

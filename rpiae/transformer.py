@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from . import flow
 from .attention import attention
+from .cell_head import CellHead
 from .layers import RMSNorm, SwiGLU, patchify, rope_table, rotate, unpatchify
 from .loading import StrictLoading
 from .text import TextStates
@@ -52,15 +53,17 @@ class Context:
 
 @dataclass(frozen=True)
 class TimeModulation:
-    """What T times do to the target: shift, scale and gate twice in every layer, (layers, T, 6, d), and shift and
-    scale of the output, (T, 2, d)."""
+    """What T times do to the target: shift, scale and gate twice in every layer, (layers, T, 6, d), shift and scale of
+    the output, (T, 2, d), and shift, scale and gate of the cell head, (T, 3, head_size), where there is one."""
 
     blocks: Tensor
     output: Tensor
+    head: Tensor | None = None
 
     def __getitem__(self, step: int) -> "TimeModulation":
         """That of one time, for every row of a batch."""
-        return TimeModulation(self.blocks[:, step : step + 1], self.output[step : step + 1])
+        head = None if self.head is None else self.head[step : step + 1]
+        return TimeModulation(self.blocks[:, step : step + 1], self.output[step : step + 1], head)
 
 
 @dataclass
@@ -124,6 +127,8 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         text_width: width of the text encoder's states.
         text_slots: text tokens of every context.
         prediction: what the network's last layer gives, "data" or "velocity"; `forward` returns velocity always.
+        head_layers, head_size: layers and width of a head at the latent's own resolution, see `rpiae.cell_head`; none
+            by default.
     """
 
     @register_to_config
@@ -139,6 +144,8 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         text_width: int = 1152,
         text_slots: int = 64,
         prediction: str = "data",
+        head_layers: int = 0,
+        head_size: int = 128,
     ):
         super().__init__()
         if sample_size % patch_size:
@@ -171,7 +178,12 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         self.output_norm = RMSNorm(hidden_size)
         self.output_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
         # Data prediction: a value and a gain on x_t for each number of a patch, see `_data`.
-        self.output = nn.Linear(hidden_size, patch_width * (2 if prediction == "data" else 1))
+        numbers = 2 if prediction == "data" else 1
+        self.output = nn.Linear(hidden_size, patch_width * numbers)
+        self.head = None
+        if head_layers:
+            outputs = in_channels * numbers
+            self.head = CellHead(hidden_size, in_channels, patch_size, head_size, head_layers, outputs)
         head_width = hidden_size // num_heads
         places = rope_table(self.grid, head_width)
         still = torch.stack([torch.ones(text_slots, head_width // 2), torch.zeros(text_slots, head_width // 2)], -1)
@@ -191,6 +203,8 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         for block in self.blocks:
             nn.init.constant_(block.context_modulation[2], 0.3)
             nn.init.constant_(block.context_modulation[5], 0.3)
+        if self.head is not None:
+            self.head.start()
 
     @apply_forward_hook
     def encode_context(
@@ -236,7 +250,8 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         shared = rearrange(self.modulation(time), "t (six d) -> t six d", six=6)
         offsets = torch.stack([block.modulation_offset for block in self.blocks]).to(shared.dtype)
         output = rearrange(self.output_modulation(time), "t (two d) -> t two d", two=2)
-        return TimeModulation(shared + offsets[:, None], output)
+        head = None if self.head is None else self.head.encode_time(time)
+        return TimeModulation(shared + offsets[:, None], output, head)
 
     def forward(
         self,
@@ -282,11 +297,17 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
                 features = x
         shift, scale = time.output.unsqueeze(2).unbind(1)
         # In float32: a data prediction is divided by t.
-        x = self.output(self.output_norm(x) * (1 + scale) + shift).float()
+        x = self.output_norm(x) * (1 + scale) + shift
+        drawn = self.output(x).float()
+        if self.head is not None:
+            cells = self.head(x, noisy, source_patches, time.head, self.grid).float()
+            parts = cells.split(self.config.in_channels, dim=1)
+            drawn = drawn + torch.cat([patchify(part, size) for part in parts], dim=-1)
         if self.config.prediction == "data":
             noisy = noisy.float()
-            x = flow.velocity_from_data(noisy, self._data(x, noisy, source_patches.float(), timestep), timestep)
-        prediction = unpatchify(x, self.grid, size)
+            data = self._data(drawn, noisy, source_patches.float(), timestep)
+            drawn = flow.velocity_from_data(noisy, data, timestep)
+        prediction = unpatchify(drawn, self.grid, size)
         return RPiAETransformerOutput(prediction, features) if return_dict else (prediction,)
 
     @staticmethod

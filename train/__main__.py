@@ -5,17 +5,21 @@
     python -m train evaluate stickers-256 --checkpoint assets/checkpoints/stickers-256
     python -m train study-pivot stickers-256     # what the pivot loss does: a table
     python -m train study-sampling stickers-256  # steps, time shift and guidance, judged: a table
+    python -m train study stickers-256           # six kinds of tokenizer at equal budget, the same transformer on each
     python -m train examples stickers-256        # the app's example pictures
     python -m train measure-reconstruction FOLDER --tokenizer rpiae     # rFID, PSNR, SSIM, LPIPS
     python -m train measure-samples samples.npz reference.npz           # gFID, IS, precision, recall
     python -m train export geneval PROMPTS OUT --checkpoint DIR         # pictures for an official scorer
+    python -m train push stickers-256 ORG/NAME   # the finished checkpoint to the hub, privately
+    accelerate launch --num_processes 8 -m train paper-256 pivot        # several GPUs (without GPUs: and --multi_gpu)
+    python -m train data check FOLDER            # what is wrong with data of your own, before training starts
 """
 
 import argparse
 import sys
 
 from .config import load_config
-from .runtime import set_up
+from .runtime import is_main_process, set_up, tear_down
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             _train(arguments)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_main_process():
+            print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -51,9 +56,11 @@ def _train(arguments: list[str]) -> None:
 
         print(describe(config, names))
         return
-    trained = [stages.run(name, resume=options.resume or options.stage == "all") for name in names]
-    if any(trained) or not config.checkpoint.is_dir():
+    resume = options.resume or options.stage == "all"
+    trained = [stages.run(name, resume, revise=options.resume) for name in names]
+    if is_main_process() and (any(trained) or not config.checkpoint.is_dir()):
         stages.publish()
+    tear_down()
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -76,6 +83,12 @@ def _study_pivot(arguments: list[str]) -> None:
 
 def _study_sampling(arguments: list[str]) -> None:
     from .evaluate.sampling_study import main as study
+
+    study(arguments)
+
+
+def _study(arguments: list[str]) -> None:
+    from .study.command import main as study
 
     study(arguments)
 
@@ -104,14 +117,29 @@ def _export(arguments: list[str]) -> None:
     export(arguments)
 
 
+def _data(arguments: list[str]) -> None:
+    from .data.check import main as data
+
+    data(arguments)
+
+
+def _push(arguments: list[str]) -> None:
+    from .push import main as push
+
+    push(arguments)
+
+
 COMMANDS = {
     "evaluate": _evaluate,
     "study-pivot": _study_pivot,
     "study-sampling": _study_sampling,
+    "study": _study,
     "examples": _examples,
     "measure-reconstruction": _measure_reconstruction,
     "measure-samples": _measure_samples,
     "export": _export,
+    "push": _push,
+    "data": _data,
 }
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from .data.settings import DataSettings
+from .settings import Settings
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class OptimizerSettings(Settings):
@@ -58,6 +57,12 @@ class StageSettings(Settings):
     keep_states: int = Field(2, gt=0)
     # Stop when the loss averaged over `log_every` steps exceeds the lowest so far by this factor.
     diverging: float | None = 10.0
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: object) -> object:
+        """YAML reads a bare "no", as in an override, as false."""
+        return "no" if value is False else value
 
 
 # Settings that do not decide what is learned: a run goes on with others, a finished stage counts with others.
@@ -111,11 +116,11 @@ class AutoencoderStage(StageSettings):
 
     task: Literal["autoencoder"]
     trains: tuple[Literal["encoder", "bridge", "decoder"], ...]
+    # Pictures to learn from, cut to the tokenizer's size; without it sticker scenes, for which the next three are.
+    data: DataSettings | None = None
     crop: int | None = 128
     filtered: float = 0.2
     letterboxed: float = 0.1
-    # Of `class_folders`: the shorter side is brought to this many pixels before the crop.
-    shorter_side: int = 384
     # How parts that no stage has trained begin: as the best linear code (see `train.linear_start`), or at random.
     start: Literal["linear", "random"] = "linear"
     l1: float = 1.0
@@ -134,6 +139,8 @@ class AutoencoderStage(StageSettings):
     pivot_every: int = 1
     feature_mse: float = 0.0
     kl: float = 0.0
+    # What the bridge decodes while it trains.
+    posterior: Literal["mode", "sample"] = "mode"
     # Standard deviation ~ U(0, tau) of the noise on what bridge or decoder are given, in units of the features' rms.
     noise_tau: float = 0.0
     # The same on the normalised latent before the bridge decodes it: a diffusion transformer's latents are not exact.
@@ -157,11 +164,17 @@ class AutoencoderStage(StageSettings):
 
 
 class DiffusionStage(StageSettings):
-    """Text-to-image and editing on the tokenizer's latents. A sample is a scene: two edits of it and two captions."""
+    """Text-to-image and editing on the tokenizer's latents. A sample is a scene, two edits of it and two captions; or,
+    with `data`, one captioned picture or edit."""
 
     task: Literal["diffusion"]
+    # Captions and edits of your own (docs/data.md); without it, sticker scenes.
+    data: DataSettings | None = None
     # Noise draws per context: the context is time-independent, so its tokens serve several.
     draws: int = 2
+    # Of scenes: this share of them shows no other nouns than these, as `ScenePairs` has it.
+    common_nouns: tuple[str, ...] = ()
+    common_share: float = Field(default=0.0, ge=0, le=1)
     drop_text: float = 0.1
     drop_both: float = 0.05
     time_shift: float = 2.0
@@ -173,13 +186,19 @@ class DiffusionStage(StageSettings):
     readout: float = 0.0
     readout_layer: int = 8
 
+    @model_validator(mode="after")
+    def _reads_scenes(self) -> "DiffusionStage":
+        if self.readout and self.data is not None:
+            raise ValueError("readout asks what sticker scenes show: leave it at 0, or leave data out")
+        return self
+
 
 class ClassConditionalStage(StageSettings):
-    """LightningDiT on the tokenizer's latents of `class_folders`."""
+    """LightningDiT on the tokenizer's latents of pictures in class folders."""
 
     task: Literal["class-conditional"]
+    data: DataSettings
     drop_label: float = 0.1
-    flip: float = 0.5
     time_shift: float = 2.0
     logit_mean: float = 0.0
     logit_std: float = 1.0
@@ -210,14 +229,6 @@ class ModelSettings(Settings):
     encoder_weights: str | None = None
 
 
-class ClassFolderSettings(Settings):
-    """Pictures in one folder per class, as ImageNet lies on a disk."""
-
-    train: Path
-    # For checks while training; without it there are none.
-    held_out: Path | None = None
-
-
 class SamplingSettings(Settings):
     """The checkpoint's defaults when it draws."""
 
@@ -238,8 +249,6 @@ class TrainingConfig(Settings):
     seed: int = 0
     threads: int | None = None
     models: ModelSettings
-    # Pictures to train on; without it, sticker scenes.
-    class_folders: ClassFolderSettings | None = None
     sampling: SamplingSettings = SamplingSettings()
     stages: dict[str, Stage]
 
@@ -248,8 +257,8 @@ class TrainingConfig(Settings):
         for name, stage in self.stages.items():
             if isinstance(stage, DiffusionStage) and not (self.models.transformer and self.models.text_encoder):
                 raise ValueError(f"stage {name} needs models.transformer and models.text_encoder")
-            if isinstance(stage, ClassConditionalStage) and not (self.models.class_transformer and self.class_folders):
-                raise ValueError(f"stage {name} needs models.class_transformer and class_folders")
+            if isinstance(stage, ClassConditionalStage) and not self.models.class_transformer:
+                raise ValueError(f"stage {name} needs models.class_transformer")
         return self
 
 
@@ -271,7 +280,7 @@ def load_config(name: str, overrides: list[str] | None = None) -> TrainingConfig
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
         raise ValueError(f"no training config {name!r}; there are: {known}")
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings = _apart(yaml.safe_load(path.read_text(encoding="utf-8")))
     for override in overrides or []:
         _apply(settings, override)
     settings.setdefault("checkpoint", str(Path(settings.get("output", ".")) / "checkpoint"))
@@ -292,3 +301,10 @@ def _apply(settings: dict, override: str) -> None:
         if not isinstance(settings, dict):
             raise ValueError(f"{parent!r} in {override!r} holds a value, not settings")
     settings[last] = yaml.safe_load(value)
+
+
+def _apart(value):
+    """What YAML's aliases share, as copies: an override is meant for one place."""
+    if isinstance(value, dict):
+        return {key: _apart(one) for key, one in value.items()}
+    return [_apart(one) for one in value] if isinstance(value, list) else value

@@ -1,49 +1,94 @@
-"""What a stage will cost, before it starts: parameters, FLOPs, memory and hours, from models on the meta device."""
+"""What a config will cost, before it starts: parameters, FLOPs, memory and hours, from models on the meta device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import timm
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import vgg16
 
 from rpiae.autoencoder import AutoencoderRPiAE
 from rpiae.encoder import build_encoder
+from rpiae.lightning_dit import LightningDiT2DModel
 from rpiae.text import TextStates
 from rpiae.transformer import RPiAETransformer2DModel
 
-from .config import AutoencoderStage, DiffusionStage, RepresentationStage, TrainingConfig
+from .config import AutoencoderStage, ClassConditionalStage, DiffusionStage, RepresentationStage, TrainingConfig
 from .data.pairs import PICTURES, SAMPLES
+from .discriminator import DinoFeatures
 
-# Sustained training rates in FLOP/s, for the hours: measured on two Zen 5 cores (bf16 autocast); the H100's is 40 % of
-# its dense bf16 peak, an assumption.
-RATES = {"2 CPU cores": 0.2e12, "one H100": 400e12}
 # Weights, gradient, two optimiser moments and the average, all float32.
 BYTES_PER_TRAINABLE, BYTES_PER_FROZEN = 20, 4
-BACKWARD = 3  # a training step costs about three forward passes
+# Of a module in a training step, in forward passes: it trains; it does not, but a gradient passes through it.
+TRAINS, PASSES = 3, 2
+IMAGENET_PICTURES = 1_281_167
+EPOCHS = (80, 800)
+# What the driver, buffers of the libraries and fragmentation leave of a GPU's memory: an assumption.
+USABLE = 0.9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """peak: FLOP/s of dense bf16 matrix products; share: of it that training sustains."""
+
+    name: str
+    peak: float
+    share: float
+    memory_gib: float | None = None
+
+    @property
+    def said(self) -> str:
+        """Where the rate comes from."""
+        if self.memory_gib is None:
+            return f"{self.peak / 1e12:g} TFLOP/s, measured"
+        return f"{self.share:.0%} of {self.peak / 1e12:g} TFLOP/s, assumed"
+
+    def hours(self, flops: float) -> float:
+        return flops / (self.peak * self.share) / 3600
+
+
+MACHINES = (
+    Machine("2 CPU cores", 0.2e12, 1.0),  # sustained in training on two Zen 5 cores, bf16 autocast
+    Machine("one A100", 312e12, 0.4, 80),
+    Machine("one H100", 989e12, 0.4, 80),
+    Machine("one H200", 989e12, 0.4, 141),
+)
 
 
 @dataclass(frozen=True)
 class Cost:
+    """activations: bytes kept for the backward pass of one sample, float32."""
+
     trainable: int
     total: int
     flops_per_sample: float
+    activations: float
     samples: int
+    pictures_per_sample: int = 1
+
+    @property
+    def flops(self) -> float:
+        return self.samples * self.flops_per_sample
 
     @property
     def memory_gib(self) -> float:
         """Weights and optimiser state; activations come on top."""
         return (self.trainable * BYTES_PER_TRAINABLE + (self.total - self.trainable) * BYTES_PER_FROZEN) / 2**30
 
-    def hours(self, rate: float) -> float:
-        return self.samples * self.flops_per_sample / rate / 3600
+    def samples_at_a_time(self, machine: Machine) -> int:
+        """How many samples one process can compute at a time on a GPU."""
+        left = USABLE * machine.memory_gib - self.memory_gib
+        return max(0, int(left / (self.activations / 2**30)))
 
 
 def describe(config: TrainingConfig, names: list[str]) -> str:
-    """Resolved settings as YAML, then what each stage costs."""
+    """Resolved settings as YAML, then what each stage costs, then all of them."""
     lines = [yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)]
-    for name in names:
-        cost = stage_cost(config, name)
+    costs = {name: stage_cost(config, name) for name in names}
+    for name, cost in costs.items():
         lines += [
             f"{name}:",
             f"  trainable parameters: {cost.trainable}",
@@ -51,9 +96,34 @@ def describe(config: TrainingConfig, names: list[str]) -> str:
             f"  GFLOP per sample: {cost.flops_per_sample / 1e9:.1f}",
             f"  samples: {cost.samples}",
             f"  memory without activations, GiB: {cost.memory_gib:.2f}",
-            *(f"  hours on {machine}: {cost.hours(rate):.2f}" for machine, rate in RATES.items()),
+            f"  activations of one sample in float32, GiB: {cost.activations / 2**30:.3f}",
+            *(f"  hours on {machine.name}: {machine.hours(cost.flops):.2f}" for machine in MACHINES),
+            *(
+                f"  samples at a time on {machine.name} ({machine.memory_gib:g} GiB): "
+                f"{cost.samples_at_a_time(machine) or 'none'}"
+                for machine in MACHINES
+                if machine.memory_gib
+            ),
         ]
+        if isinstance(config.stages[name], ClassConditionalStage):
+            lines += [f"  {line}" for line in _epochs(cost)]
+    pictures = sum(cost.samples * cost.pictures_per_sample for cost in costs.values())
+    lines += ["all of it:" if len(names) > 1 else "pictures:", f"  pictures: {pictures}"]
+    if len(names) > 1:
+        total = sum(cost.flops for cost in costs.values())
+        lines += [f"  hours on {machine.name}: {machine.hours(total):.2f}" for machine in MACHINES]
+    lines += ["machines:", *(f"  {machine.name}: {machine.said}" for machine in MACHINES)]
     return "\n".join(lines)
+
+
+def _epochs(cost: Cost) -> list[str]:
+    """Hours for the numbers of epochs that papers compare at."""
+    return [
+        f"{count} epochs of ImageNet, hours on {machine.name}: "
+        f"{machine.hours(count * IMAGENET_PICTURES * cost.flops_per_sample):.1f}"
+        for count in EPOCHS
+        for machine in MACHINES[1:]
+    ]
 
 
 def stage_cost(config: TrainingConfig, name: str) -> Cost:
@@ -62,13 +132,18 @@ def stage_cost(config: TrainingConfig, name: str) -> Cost:
     with torch.device("meta"):
         if isinstance(stage, RepresentationStage):
             encoder = build_encoder(config.models.encoder, config.models.image_size)
-            flops = BACKWARD * _flops(encoder, torch.zeros(1, 3, stage.crop, stage.crop))
+            picture = torch.zeros(1, 3, stage.crop, stage.crop)
             count = _count(encoder)
-            return Cost(count, count, flops, stage.samples)
+            return Cost(
+                count, count, TRAINS * _flops(encoder, picture), _activations(encoder, lambda: encoder(picture)),
+                stage.samples,
+            )  # fmt: skip
         if isinstance(stage, AutoencoderStage):
             return _autoencoder_cost(config, name, stage)
-        assert isinstance(stage, DiffusionStage)
-        return _diffusion_cost(config, stage)
+        if isinstance(stage, DiffusionStage):
+            return _diffusion_cost(config, stage)
+        assert isinstance(stage, ClassConditionalStage)
+        return _class_cost(config, stage)
 
 
 def _autoencoder_cost(config: TrainingConfig, name: str, stage: AutoencoderStage) -> Cost:
@@ -76,11 +151,55 @@ def _autoencoder_cost(config: TrainingConfig, name: str, stage: AutoencoderStage
     names = [n for n, s in config.stages.items() if isinstance(s, AutoencoderStage)]
     bridge = None if name == names[0] else models.bridge
     vae = AutoencoderRPiAE(models.encoder, models.decoder, bridge, models.image_size)
-    side = stage.crop or models.image_size
-    trainable = sum(_count(getattr(vae, part)) for part in stage.trains)
+    side = models.image_size if stage.data is not None else stage.crop or models.image_size
+    picture = torch.zeros(1, 3, side, side)
+    with torch.no_grad():
+        features = vae.encode_features(picture)
+    forward = {"encoder": _flops(vae.encode_features, picture)}
+    if vae.bridge is not None:
+        forward["bridge"] = _flops(lambda x: vae.bridge.decode(vae.bridge.encode(x).mode()), features)
+    forward["decoder"] = _flops(vae.decoder, features)
+    flops, gradient = 0.0, 1
+    for part, once in forward.items():
+        getattr(vae, part).requires_grad_(part in stage.trains)
+        flops += once * (TRAINS if part in stage.trains else gradient)
+        gradient = max(gradient, PASSES if part in stage.trains else 1)
+    judges = nn.ModuleList()
+    if stage.perceptual:
+        judges.append(_perceptual_network(stage.perceptual_network))
+        flops += stage.perceptual_share * (1 + PASSES) * _flops(judges[-1], picture)
+    if stage.pivot:
+        flops += forward["encoder"]
+        if stage.pivot_weighting == "adaptive":
+            flops += forward["decoder"] / stage.pivot_every
+    if stage.discriminator is not None:
+        judges.append(DinoFeatures(stage.discriminator.network))
+        judged = _flops(judges[-1], picture)
+        flops += _share_from(stage.gan_from, stage.samples) * PASSES * judged
+        # It learns from a picture and a new reconstruction of it.
+        flops += _share_from(stage.discriminator.learns_from, stage.samples) * (2 * judged + sum(forward.values()))
+    judges.eval().requires_grad_(False)
+
+    def step() -> list:
+        reconstruction = vae(picture)
+        return [reconstruction, *(judge(reconstruction) for judge in judges)]
+
+    trainable = sum(parameter.numel() for parameter in vae.parameters() if parameter.requires_grad)
     total = _count(vae) + (_count(vae.encoder) if stage.pivot else 0)
-    flops = _flops(vae, torch.zeros(1, 3, side, side)) * (BACKWARD if "encoder" in stage.trains else 2.5)
-    return Cost(trainable, total, flops, stage.samples)
+    return Cost(trainable, total, flops, _activations(nn.ModuleList([vae, judges]), step), stage.samples)
+
+
+def _share_from(first: int, samples: int) -> float:
+    """Of a stage's samples, from this one on."""
+    return max(0, samples - first) / samples
+
+
+def _perceptual_network(name: str) -> nn.Module:
+    """What `train.perceptual` computes, without its weights."""
+    if name == "lpips-vgg":
+        return vgg16(weights=None).features[:30]
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    return nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:4])
 
 
 def _diffusion_cost(config: TrainingConfig, stage: DiffusionStage) -> Cost:
@@ -88,23 +207,63 @@ def _diffusion_cost(config: TrainingConfig, stage: DiffusionStage) -> Cost:
     transformer = RPiAETransformer2DModel(**models.transformer)
     vae = AutoencoderRPiAE(models.encoder, models.decoder, models.bridge, models.image_size)
     settings = transformer.config
-    slots = (SAMPLES, settings.text_slots)
+    # With data of one's own a sample is one picture, or one edit, of two.
+    samples, pictures = (SAMPLES, PICTURES) if stage.data is None else (1, 2)
+    slots = (samples, settings.text_slots)
     text = TextStates(torch.zeros(*slots, settings.text_width), torch.zeros(slots, dtype=torch.bool))
-    source = torch.zeros(SAMPLES, *vae.latent_shape)
-    x_t = torch.zeros(SAMPLES * stage.draws, *vae.latent_shape)
-    step = _flops(transformer, x_t, torch.zeros(len(x_t)), text=text, source=source)
-    pictures = torch.zeros(PICTURES, 3, models.image_size, models.image_size)
-    encode = _flops(lambda x: vae.bridge.encode(vae.encoder(x)), pictures)
-    return Cost(_count(transformer), _count(transformer) + _count(vae), BACKWARD * step + encode, stage.samples)
+    source = torch.zeros(samples, *vae.latent_shape)
+    x_t = torch.zeros(samples * stage.draws, *vae.latent_shape)
+    times = torch.zeros(len(x_t))
+    step = _flops(transformer, x_t, times, text=text, source=source)
+    kept = _activations(transformer, lambda: transformer(x_t, times, text=text, source=source))
+    encode = pictures * _encode_flops(config, vae)
+    total = _count(transformer) + _count(vae)
+    return Cost(_count(transformer), total, TRAINS * step + encode, kept, stage.samples, pictures)
 
 
-def _count(module: torch.nn.Module) -> int:
+def _class_cost(config: TrainingConfig, stage: ClassConditionalStage) -> Cost:
+    models = config.models
+    transformer = LightningDiT2DModel(**models.class_transformer)
+    vae = AutoencoderRPiAE(models.encoder, models.decoder, models.bridge, models.image_size)
+    inputs = (torch.zeros(1, *vae.latent_shape), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    encode = 0 if stage.latents is not None else _encode_flops(config, vae)
+    flops = TRAINS * _flops(transformer, *inputs) + encode
+    kept = _activations(transformer, lambda: transformer(*inputs))
+    return Cost(_count(transformer), _count(transformer) + _count(vae), flops, kept, stage.samples)
+
+
+def _encode_flops(config: TrainingConfig, vae: AutoencoderRPiAE) -> float:
+    """Of one picture, to its latent."""
+    picture = torch.zeros(1, 3, config.models.image_size, config.models.image_size)
+    return _flops(lambda x: vae.bridge.encode(vae.encoder(x)), picture)
+
+
+def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @torch.no_grad()
-def _flops(module, *inputs: Tensor, **named) -> float:
+def _flops(module: Callable, *inputs: Tensor, **named) -> float:
     """Floating point operations of one forward pass (2 per multiply-add)."""
     with FlopCounterMode(display=False) as counter:
         module(*inputs, **named)
     return float(counter.get_total_flops())
+
+
+def _activations(module: nn.Module, forward: Callable) -> float:
+    """Bytes that autograd keeps from a forward pass to the backward pass, besides the module's own tensors.
+
+    On the meta device attention keeps its matrix of weights, which the fused kernels of a GPU do not: an upper bound.
+    """
+    own = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward()
+    return float(sum(storage.nbytes() for storage in kept.values()))

@@ -1,120 +1,246 @@
-"""The training loop: any task, on Accelerate, one process on a CPU or a GPU.
+"""The training loop: any task, on Accelerate, from one CPU to many GPUs.
 
-Data, noise and weights depend on the seed and the sample number alone, so a run that was stopped and resumed repeats
-an uninterrupted one bit for bit on a CPU.
+Data, noise and weights depend on the seed and the sample number alone. So a run that was stopped and resumed repeats an
+uninterrupted one bit for bit on a CPU, and a batch that is shared out over processes, or computed in parts, gives the
+losses of the whole one but for rounding.
 """
 
 import json
 import logging
 import math
-import shutil
 import time
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
+from accelerate.utils.memory import should_reduce_batch_size
 from diffusers.training_utils import EMAModel
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from .config import StageSettings
+from .config import INCIDENTAL, StageSettings, as_recorded
 from .optim import build_optimizers, rate, set_rate
+from .runtime import mean_over_processes
+from .states import Log, States, write_whole
 from .tasks.task import Task
 
 logger = logging.getLogger(__name__)
-KEPT_STATES = 2
+
+# What may change on request when a run goes on: to get past a loss that is not finite or diverges.
+REVISABLE = ("optimizer", "precision")
+# How long processes wait for the main one, which alone validates and exports.
+PATIENCE = timedelta(hours=1)
 
 
 class Progress:
-    """Steps and seconds so far, saved with the state."""
+    """Steps and seconds so far, the sums of losses that are not logged yet, and the lowest logged one: all that the
+    loop itself keeps, saved with the state."""
 
     def __init__(self):
         self.step = 0
         self.seconds = 0.0
+        self.totals: dict[str, Tensor] = {}
+        self.count = 0
+        self.lowest: float | None = None
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        self.count += 1
+        for name, value in losses.items():
+            self.totals[name] = self.totals.get(name, 0) + value
+
+    def take_means(self) -> dict[str, float]:
+        means = {name: float(total) / self.count for name, total in self.totals.items()}
+        self.totals, self.count = {}, 0
+        return means
 
     def state_dict(self) -> dict:
-        return {"step": self.step, "seconds": self.seconds}
+        totals = {name: total.cpu() for name, total in self.totals.items()}
+        return {
+            "step": self.step, "seconds": self.seconds,
+            "totals": totals, "count": self.count, "lowest": self.lowest,
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
         self.step, self.seconds = state["step"], state["seconds"]
+        # Older states end with a logged step.
+        self.totals, self.count = state.get("totals", {}), state.get("count", 0)
+        self.lowest = state.get("lowest")
 
 
 class Loop:
-    """Trains one task to the end of its stage; afterwards the task's models hold the averaged (EMA) weights.
+    """Trains one task to the end of its stage; afterwards the task's models hold the averaged (EMA) weights, unless the
+    settings ask for the trained ones.
 
     Args:
         task: the objective; `task.start()` is called for a fresh run only.
         settings: the stage; written beside the states, and compared when a run is resumed.
-        folder: states, log and sheets go here.
+        folder: states, log and sheets go here; all processes must see it. Its name is the stage's.
         seed: of data and noise, for that comparison.
 
     Raises:
-        ValueError: several processes (not supported yet), or states of another run in the folder.
+        ValueError: a batch that cannot be shared out, or a kind of parallelism other than data-parallel.
     """
 
     def __init__(self, task: Task, settings: StageSettings, folder: Path, seed: int = 0):
         self.task, self.settings, self.folder, self.seed = task, settings, Path(folder), seed
         AcceleratorState._reset_state(reset_partial_state=True)  # stages of one process may differ in precision
-        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
-        if self.accelerator.num_processes > 1:
-            raise ValueError(
-                f"training runs on one process for now, not on {self.accelerator.num_processes}; start it without "
-                "accelerate launch"
-            )
+        self.accelerator = Accelerator(
+            mixed_precision=settings.precision,
+            cpu=not torch.cuda.is_available(),
+            gradient_accumulation_plugin=GradientAccumulationPlugin(settings.accumulate, sync_with_dataloader=False),
+            kwargs_handlers=[
+                # Buffers are constants or the same everywhere. Some parameters have no gradient in some steps.
+                DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
+        )
+        self._check_parallelism()
         self.progress = Progress()
+        self.states, self.log = States(self.folder, settings.keep_states), Log(self.folder / "log.jsonl")
         self.steps = math.ceil(settings.samples / settings.batch_size)
+        self.saved_step: int | None = None
         self.last_saved = time.monotonic()
 
-    def run(self, resume: bool) -> Progress:
+    @property
+    def key(self) -> str:
+        """Where the stage's settings are, for messages."""
+        return f"stages.{self.folder.name}"
+
+    def _check_parallelism(self) -> None:
+        accelerator, settings = self.accelerator, self.settings
+        known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        if accelerator.distributed_type not in known:
+            raise ValueError(
+                f"training is data-parallel, not {accelerator.distributed_type}: start it with accelerate launch "
+                "--multi_gpu, or choose that in accelerate config (docs/scale.md says why)"
+            )
+        parts = accelerator.num_processes * settings.accumulate
+        if settings.batch_size % parts:
+            raise ValueError(
+                f"{self.key}.batch_size={settings.batch_size} cannot be shared out over {accelerator.num_processes} "
+                f"processes in {settings.accumulate} parts each: choose a multiple of {parts}"
+            )
+
+    @property
+    def part_size(self) -> int:
+        """Samples that a process computes at a time."""
+        return self.settings.batch_size // (self.accelerator.num_processes * self.settings.accumulate)
+
+    def run(self, resume: bool, revise: bool = False) -> Progress:
+        """Train to the end.
+
+        Args:
+            resume: go on from the newest state, if there is one.
+            revise: also when the optimiser or the precision are others than before.
+
+        Raises:
+            ValueError: states of another run in the folder, a loss that is not finite or diverges, or no memory; each
+                with what to do.
+        """
+        try:
+            return self._run(resume, revise)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            raise ValueError(self._out_of_memory(error)) from None
+
+    def _run(self, resume: bool, revise: bool) -> Progress:
         self.folder.mkdir(parents=True, exist_ok=True)
-        latest = self._latest(resume)
+        latest, revised = self._latest(resume, revise)
         self.task.to(self.accelerator.device)
         if latest is None:
             self.task.start()
         self._prepare()
         if latest is not None:
             self.accelerator.load_state(str(latest))
+            self.accelerator.step = 0  # states lie between steps, whatever the number of parts
             self.ema.to(self.accelerator.device)  # Accelerate loads it to the CPU
+            self.saved_step = self.progress.step
             logger.info("resumed at step %d of %d", self.progress.step, self.steps)
+        if self.accelerator.is_main_process:
+            self.log.rewind(self.progress.step)
+            if revised:
+                self.log.write({"step": self.progress.step, "revised": revised})
         if self.settings.compile:
             self.task.compile()
         self._train()
-        self.ema.copy_to(self._trainable())
+        if self.settings.result == "average":
+            self.ema.copy_to(self._trainable())
         return self.progress
 
-    def _latest(self, resume: bool) -> Path | None:
-        """The state to go on from; ValueError when there is one that should not be lost, or that does not fit."""
+    def _latest(self, resume: bool, revise: bool) -> tuple[Path | None, dict]:
+        """The state to go on from, and the settings that are others than before; ValueError when there is a state that
+        should not be lost, or that does not fit."""
         file = self.folder / "settings.json"
         ours = {"seed": self.seed} | self.settings.model_dump(mode="json")
-        states = self._states()
+        states, revised = self.states.all(), {}
         if states and not resume:
             raise ValueError(f"{self.folder} holds an unfinished run: go on with --resume, or remove the folder")
-        if states and (theirs := json.loads(file.read_text(encoding="utf-8"))) != ours:
-            other = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-            raise ValueError(
-                f"{self.folder} holds a run with other settings ({', '.join(other)}); set them back, choose another "
-                "output=, or remove the folder"
-            )
-        file.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
-        return states[-1] if states else None
+        if states:
+            other = self._compare(json.loads(file.read_text(encoding="utf-8")), ours)
+            if forbidden := [key for key in other if not (revise and key in REVISABLE)]:
+                raise ValueError(
+                    f"{self.folder} holds a run with other settings ({', '.join(forbidden)}); set them back, choose "
+                    "another output=, or remove the folder. (--resume alone may change optimizer and precision.)"
+                )
+            revised = {key: ours[key] for key in other}
+        self.accelerator.wait_for_everyone()  # all have read what the main process may change now
+        if self.accelerator.is_main_process:
+            self.states.sweep()
+            write_whole(file, json.dumps(ours, indent=1) + "\n")
+        return (states[-1] if states else None), revised
+
+    def _compare(self, theirs: dict, ours: dict) -> list[str]:
+        """Names of the settings that decide what is learned and differ from those written down."""
+        seed = theirs.pop("seed", self.seed)
+        recorded = as_recorded(self.settings, theirs)
+        theirs = {"seed": seed} | (theirs if recorded is None else recorded)
+        keys = (ours.keys() | theirs.keys()) - set(INCIDENTAL)
+        return sorted(key for key in keys if ours.get(key) != theirs.get(key))
 
     def _prepare(self) -> None:
         optimizers = build_optimizers(self.task, self.settings.optimizer)
-        self.ema = EMAModel(self._trainable(), decay=self.settings.ema_decay, foreach=True)
-        self.ema.to(self.accelerator.device)
         prepared = self.accelerator.prepare(self.task, *optimizers)
         self.objective, self.optimizers = prepared[0], list(prepared[1:])
-        self.accelerator.register_for_checkpointing(self.ema, self.progress)
+        # After `prepare`, which gives every process the main one's weights.
+        self.ema = EMAModel(self._trainable(), decay=self.settings.ema_decay, foreach=True)
+        if not self.settings.ema_warmup:
+            self.ema.min_decay, self.ema.update_after_step = self.settings.ema_decay, -1
+        self.ema.to(self.accelerator.device)
+        self.accelerator.register_for_checkpointing(self.ema, self.progress, *self.task.companions())
+        # A state holds the task's own weights, not those of its wrapper: any number of processes goes on from it.
+        self.accelerator.register_save_state_pre_hook(self._unwrapped_weights)
+        self.accelerator.register_load_state_pre_hook(self._unwrapped_task)
+
+    def _unwrapped_weights(self, models: list, weights: list[dict], folder: str) -> None:
+        weights[:] = [self.task.state_dict()]
+
+    def _unwrapped_task(self, models: list, folder: str) -> None:
+        models[:] = [self.task]
 
     def _trainable(self) -> list[torch.nn.Parameter]:
         return [p for p in self.task.parameters() if p.requires_grad]
 
-    def _batches(self) -> DataLoader:
-        size = self.settings.batch_size
-        rest = range(self.progress.step * size, self.steps * size)
-        loader = DataLoader(Subset(self.task.dataset, rest), batch_size=size, drop_last=True)
-        return self.accelerator.prepare(loader)
+    def _steps(self) -> Iterator[list[dict]]:
+        """This process's batches of every step that is left: as many as the parts it computes.
+
+        Batch k of a step goes to process k modulo their number, so all of them together are the step's samples.
+        """
+        settings = self.settings
+        rest = range(self.progress.step * settings.batch_size, self.steps * settings.batch_size)
+        loader = DataLoader(
+            Subset(self.task.dataset, rest), batch_size=self.part_size, drop_last=True, num_workers=settings.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )  # fmt: skip
+        batches = iter(self.accelerator.prepare(loader))
+        while parts := list(islice(batches, settings.accumulate)):
+            yield parts
 
     def _train(self) -> None:
         settings, progress = self.settings, self.progress
@@ -123,89 +249,149 @@ class Loop:
             disable=not self.accelerator.is_main_process,
         )  # fmt: skip
         began = time.monotonic() - progress.seconds
-        totals: dict[str, torch.Tensor] = {}
-        count = 0
         self.task.train()
-        for batch in self._batches():
+        for parts in self._steps():
             if progress.step >= self.steps:
                 break
-            losses = self._step(batch)
+            losses = self._step(parts)
             progress.step += 1
             progress.seconds = time.monotonic() - began
             bar.update()
-            count += 1
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0) + value.detach()
+            progress.add(losses)
             if progress.step % settings.log_every == 0 or progress.step == self.steps:
-                self._log({name: float(total) / count for name, total in totals.items()}, bar)
-                totals, count = {}, 0
+                means = progress.take_means()
+                self._log(means, bar)
+                self._watch(means)
             if progress.step % settings.validate_every == 0 or progress.step == self.steps:
                 self._validate(bar)
-            if time.monotonic() - self.last_saved > 60 * settings.checkpoint_minutes:
+            if self._save_is_due():
                 self._save()
         self._save()
         bar.close()
 
-    def _step(self, batch: dict) -> dict[str, torch.Tensor]:
+    def _step(self, parts: list[dict]) -> dict[str, Tensor]:
+        """One optimiser step on a batch; its losses, averaged over parts and processes."""
         settings = self.settings.optimizer
-        set_rate(self.optimizers, rate(self.progress.step * self.settings.batch_size, self.settings.samples, settings))
-        with self.accelerator.autocast():
-            losses = self.objective(batch)
-        loss = losses["loss"]
-        if not torch.isfinite(loss):
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            raise ValueError(
-                f"the loss is not finite at step {self.progress.step}: {values}; resume from the last state with a "
-                "lower learning rate (stages.<stage>.optimizer.lr) or precision=no"
-            )
-        self.accelerator.backward(loss)
+        first, batch = self.progress.step * self.settings.batch_size, self.settings.batch_size
+        set_rate(self.optimizers, rate(first, self.settings.samples, settings, batch))
+        self._share(parts)
+        found = []
+        for part in parts:
+            with self.accelerator.accumulate(self.objective):
+                with self.accelerator.autocast():
+                    losses = self.objective(part)
+                self.accelerator.backward(losses["loss"])
+            found.append(torch.stack([value.detach().float() for value in losses.values()]))
+        means = dict(zip(losses, mean_over_processes(torch.stack(found).mean(0)), strict=True))
+        self._check_finite(means)
         if settings.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self._trainable(), settings.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.ema.step(self._trainable())
-        return losses
+        return means | self.task.after_step(parts)
+
+    def _share(self, parts: list[dict]) -> None:
+        """When a batch is computed in several places, tell each part what depends on the whole batch."""
+        if self.settings.accumulate * self.accelerator.num_processes == 1:
+            return
+        counts = [self.task.counts(part) for part in parts]
+        if counts[0]:
+            own = torch.stack([torch.stack(list(count.values())).float() for count in counts])
+            shares = own / mean_over_processes(own.mean(0)).clamp_min(1e-12)
+            for part, share in zip(parts, shares, strict=True):
+                part["share"] = dict(zip(counts[0], share, strict=True))
+        if len(parts) > 1:
+            with self.accelerator.autocast():
+                self.task.measure(parts)
+
+    def _samples_of(self, step: int) -> str:
+        first = step * self.settings.batch_size
+        return f"samples {first} to {first + self.settings.batch_size - 1}"
+
+    def _go_on(self) -> str:
+        """How to go on after a failure; the last good state is never written over by it."""
+        states = self.states.all()
+        if not states:
+            return f"there is no state to go on from: remove {self.folder} and start again with"
+        return f"the last state is {states[-1].name}: go on with --resume and"
+
+    def _check_finite(self, losses: dict[str, Tensor]) -> None:
+        """Before the step is taken, on all processes alike."""
+        if torch.isfinite(losses["loss"]):
+            return
+        values = {name: float(value) for name, value in losses.items()}
+        raise ValueError(
+            f"the loss is not finite at step {self.progress.step} ({self._samples_of(self.progress.step)}): {values}; "
+            f"{self._go_on()} a lower learning rate ({self.key}.optimizer.lr, now {self.settings.optimizer.lr}), a "
+            f"longer warm-up ({self.key}.optimizer.warmup_samples) or {self.key}.precision=no"
+        )
+
+    def _watch(self, means: dict[str, float]) -> None:
+        """ValueError when the task's own measure of divergence has left its lowest value far behind."""
+        now, lowest, limit = means[self.task.watched], self.progress.lowest, self.settings.diverging
+        if limit is not None and lowest is not None and now > limit * lowest > 0:
+            raise ValueError(
+                f"training diverges at step {self.progress.step} (up to {self._samples_of(self.progress.step - 1)}): "
+                f"{self.task.watched} is {now:.4g} and was {lowest:.4g}; {self._go_on()} a lower learning rate "
+                f"({self.key}.optimizer.lr, now {self.settings.optimizer.lr}) or a smaller "
+                f"{self.key}.optimizer.clip_norm, or allow it with {self.key}.diverging=null"
+            )
+        self.progress.lowest = now if lowest is None else min(lowest, now)
+
+    def _out_of_memory(self, error: RuntimeError) -> str:
+        settings, part = self.settings, self.part_size
+        smaller = next((n for n in range(2, part + 1) if part % n == 0), None)
+        advice = f"{self.key}.batch_size must be lower, or the models smaller: a process has one sample at a time"
+        if smaller is not None:
+            advice = (
+                f"set {self.key}.accumulate={settings.accumulate * smaller}, which computes {part // smaller} samples "
+                f"at a time instead of {part} and gives the same curve, or lower {self.key}.batch_size"
+            )
+        return f"out of memory at step {self.progress.step} on {self.accelerator.device}: {advice} ({error.args[0]})"
 
     def _log(self, values: dict[str, float], bar: tqdm) -> None:
+        if not self.accelerator.is_main_process:
+            return
         samples = self.progress.step * self.settings.batch_size
         record = {
             "step": self.progress.step, "samples": samples, "seconds": round(self.progress.seconds, 1),
             **{name: round(value, 6) for name, value in values.items()},
         }  # fmt: skip
-        if self.accelerator.is_main_process:
-            with open(self.folder / "log.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
-            speed = {"samples/s": f"{samples / self.progress.seconds:.1f}"}
-            bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()} | speed)
+        self.log.write(record)
+        speed = {"samples/s": f"{samples / self.progress.seconds:.1f}"}
+        bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()} | speed)
 
     def _validate(self, bar: tqdm) -> None:
-        """Check and draw with the averaged weights, then go on with the trained ones."""
-        if not self.accelerator.is_main_process:
-            return
-        parameters = self._trainable()
-        self.ema.store(parameters)
-        self.ema.copy_to(parameters)
-        self.task.eval()
-        with torch.no_grad():
-            self._log(self.task.validate(), bar)
-            sheet = self.task.sheet()
-        if sheet is not None:
-            sheet.save(self.folder / f"sheet-{self.progress.step:07d}.png")
-        self.ema.restore(parameters)
-        self.task.train()
+        """Check and draw with the averaged weights, then go on with the trained ones; the other processes wait."""
+        if self.accelerator.is_main_process:
+            parameters = self._trainable()
+            self.ema.store(parameters)
+            self.ema.copy_to(parameters)
+            self.task.eval()
+            with torch.no_grad():
+                self._log(self.task.validate(), bar)
+                sheet = self.task.sheet()
+            if sheet is not None:
+                sheet.save(self.folder / f"sheet-{self.progress.step:07d}.png")
+            self.ema.restore(parameters)
+            self.task.train()
+        self.accelerator.wait_for_everyone()
 
-    def _states(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("state-*") if not p.name.endswith(".part"))
+    def _save_is_due(self) -> bool:
+        """By the main process's clock, for all."""
+        waited = time.monotonic() - self.last_saved > 60 * self.settings.checkpoint_minutes
+        due = torch.tensor(float(waited and self.accelerator.is_main_process), device=self.accelerator.device)
+        return bool(mean_over_processes(due) > 0)
 
     def _save(self) -> None:
-        """State to resume from: written beside its place, then renamed, so that it is whole or not there."""
-        final = self.folder / f"state-{self.progress.step:08d}"
-        part = final.with_name(final.name + ".part")
-        self.accelerator.save_state(str(part))
-        if self.accelerator.is_main_process:
-            shutil.rmtree(final, ignore_errors=True)
-            part.rename(final)
-            for old in self._states()[:-KEPT_STATES]:
-                shutil.rmtree(old)
-        self.last_saved = time.monotonic()
+        """A state to go on from, unless this step has one."""
+        step = self.progress.step
+        if self.saved_step != step:
+            self.accelerator.save_state(str(self.states.beside(step)))
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                self.states.commit(step)
+            self.accelerator.wait_for_everyone()
+        self.saved_step, self.last_saved = step, time.monotonic()

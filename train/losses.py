@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 from rpiae.bridge import Posterior
 
+from .runtime import mean_over_processes
+
 
 def adaptive_weight(
     reference: Tensor, other: Tensor, parameter: nn.Parameter, eps: float = 1e-4, limit: float = 1e5
@@ -20,6 +22,8 @@ def adaptive_weight(
     (given,) = torch.autograd.grad(other, parameter, retain_graph=True, allow_unused=True)
     if wanted is None or given is None:
         return reference.new_zeros(())
+    # The gradients of the whole batch, of which this process has a part.
+    wanted, given = mean_over_processes(wanted), mean_over_processes(given)
     return (wanted.norm() / (given.norm() + eps)).clamp(0.0, limit).detach()
 
 

@@ -37,9 +37,16 @@ def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[torc
     return optimizers
 
 
-def rate(sample: int, samples: int, settings: OptimizerSettings) -> float:
-    """Share of the full learning rate at a sample number: warm-up, constant, linear decay."""
-    warm = min(1.0, (sample + 1) / settings.warmup_samples) if settings.warmup_samples else 1.0
+def rate(sample: int, samples: int, settings: OptimizerSettings, batch: int = 1) -> float:
+    """Share of the full learning rate of the step whose `batch` samples begin with this number: warm-up, constant,
+    decay."""
+    # The authors' warm-up counts whole steps, ours a step's first sample: what was trained so must repeat.
+    ahead = batch if settings.decay_between is not None else 1
+    warm = min(1.0, (sample + ahead) / settings.warmup_samples) if settings.warmup_samples else 1.0
+    if settings.decay_between is not None:
+        begin, end = settings.decay_between
+        left = _left(sample, begin, end, settings.decay_shape)
+        return warm * (settings.final_lr + (1 - settings.final_lr) * left)
     decay_samples = settings.decay_share * samples
     if decay_samples and sample > samples - decay_samples:
         left = (samples - sample) / decay_samples
@@ -65,9 +72,13 @@ def official_rate(
     if step < warmup:
         return peak * (step + 1) / warmup
     begin, end = (epoch * steps_per_epoch for epoch in decay)
-    done = min(max((step - begin) / (end - begin), 0.0), 1.0)
-    left = 1 - done if shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    return final + (peak - final) * left
+    return final + (peak - final) * _left(step, begin, end, shape)
+
+
+def _left(now: float, begin: float, end: float, shape: Literal["cosine", "linear"]) -> float:
+    """What is left of a decay between two moments: 1 before, 0 afterwards."""
+    done = min(max((now - begin) / (end - begin), 0.0), 1.0)
+    return 1 - done if shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:

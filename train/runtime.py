@@ -1,22 +1,57 @@
-"""Process set-up: threads, logging, seeds."""
+"""Process set-up: threads, logging, seeds; and what several processes ask of each other."""
 
 import logging
 import os
 
 import torch
-from torch import nn
+from accelerate.utils import get_int_from_env, reduce
+from torch import Tensor, nn
 
 from .config import TrainingConfig
+
+SIZES_OF_WORLD = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
 
 
 def set_up(config: TrainingConfig) -> None:
     """Threads, logging and the global seed (models' random weights; data and noise have seeds of their own)."""
+    _check_launch()
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("train").setLevel(logging.INFO)
+    logging.getLogger("train").setLevel(logging.INFO if is_main_process() else logging.WARNING)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def tear_down() -> None:
+    """Leave the group of processes together, at the end of a run that went well."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def _check_launch() -> None:
+    """On a machine without GPUs `accelerate launch --num_processes 2` starts a single process, without a word."""
+    simple = "ACCELERATE_USE_CPU" in os.environ  # set by Accelerate's launcher of one process alone
+    if simple and "MASTER_ADDR" in os.environ and get_int_from_env(SIZES_OF_WORLD, 1) == 1:
+        raise ValueError(
+            "accelerate launch was asked for several processes and started one, as it does without GPUs; add "
+            "--multi_gpu, which on such a machine means several processes on the CPU: "
+            "accelerate launch --multi_gpu --num_processes 2 -m train ..."
+        )
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and speaks; also before there is an Accelerator."""
+    return get_int_from_env(["RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"], 0) == 0
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of a tensor over all training processes, without a gradient; one process gets its own back."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not distributed or torch.distributed.get_world_size() == 1:
+        return values
+    return reduce(values.detach(), "mean")
 
 
 def device() -> str:

@@ -2,6 +2,7 @@
 
     representation → pivot → bridge → decoder        the tokenizer (the checkpoint's vae)
                                       → text / edit  the diffusion transformer
+                                      → class        or one for classes
 
 Each stage's result lies in <output>/<stage>/result. What is finished is skipped: in this output, or, unless `init`
 asks for a new leg, in the checkpoint.
@@ -17,14 +18,26 @@ import torch
 from safetensors.torch import load_file
 
 from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.lightning_dit import LightningDiT2DModel
 from rpiae.transformer import RPiAETransformer2DModel
 
 from . import publish
-from .config import AutoencoderStage, DiffusionStage, RepresentationStage, TrainingConfig
+from .config import (
+    INCIDENTAL,
+    AutoencoderStage,
+    ClassConditionalStage,
+    DiffusionStage,
+    RepresentationStage,
+    TrainingConfig,
+    as_recorded,
+)
 from .data.pictures import PictureSettings, ScenePictures
 from .linear_start import carry_over, collect_pictures
 from .loop import Loop, Progress
+from .official_start import load_dinov2, start_bridge_at_random
+from .states import write_whole
 from .tasks.autoencoder import AutoencoderTask
+from .tasks.class_conditional import ClassConditionalTask
 from .tasks.diffusion import DiffusionTask
 from .tasks.representation import RepresentationTask
 from .tasks.task import Task
@@ -53,19 +66,22 @@ class Stages:
             raise ValueError(f"config {self.config.name} has no stage {wanted!r}; it has: {known}, all")
         return [wanted]
 
-    def run(self, name: str, resume: bool = True) -> bool:
-        """Train one stage to its end; False when it was finished already."""
+    def run(self, name: str, resume: bool = True, revise: bool = False) -> bool:
+        """Train one stage to its end; False when it was finished already. See `Loop.run`."""
         if (leg := self.finished(name)) is not None:
             logger.info("%s is finished (%d samples, %.0f minutes): skipped", name, leg["samples"], leg["minutes"])
             return False
         torch.manual_seed(self.config.seed)
         folder, stage = self.config.output / name, self.config.stages[name]
         task = self._task(name)
-        progress = Loop(task, stage, folder, self.config.seed).run(resume)
-        result = folder / "result"
-        shutil.rmtree(result, ignore_errors=True)
-        task.export(result)
-        (folder / "finished.json").write_text(json.dumps(self._leg(name, progress), indent=1), encoding="utf-8")
+        loop = Loop(task, stage, folder, self.config.seed)
+        progress = loop.run(resume, revise)
+        if loop.accelerator.is_main_process:
+            result = folder / "result"
+            shutil.rmtree(result, ignore_errors=True)
+            task.export(result)
+            write_whole(folder / "finished.json", json.dumps(self._leg(name, progress), indent=1))
+        loop.accelerator.wait_for_everyone()
         return True
 
     def finished(self, name: str) -> dict | None:
@@ -90,10 +106,11 @@ class Stages:
 
     def _is_ours(self, name: str, leg: dict) -> bool:
         """Whether a leg has this config's seed and the settings that decide what is learned."""
-        ignored = ("log_every", "validate_every", "checkpoint_minutes", "compile")
-        ours = self.config.stages[name].model_dump(mode="json", exclude=set(ignored))
-        theirs = {key: value for key, value in leg["settings"].items() if key not in ignored}
-        return theirs.items() <= ours.items() and leg.get("seed", self.config.seed) == self.config.seed
+        ours = self.config.stages[name].model_dump(mode="json", exclude=set(INCIDENTAL))
+        recorded = as_recorded(self.config.stages[name], leg["settings"])
+        if recorded is None or leg.get("seed", self.config.seed) != self.config.seed:
+            return False
+        return {key: value for key, value in recorded.items() if key not in INCIDENTAL} == ours
 
     def publish(self) -> None:
         """Write what this output has finished to the checkpoint folder."""
@@ -102,11 +119,16 @@ class Stages:
             if (self.config.output / name / "finished.json").is_file():
                 legs[name] = self.finished(name)
         diffusion = [name for name in legs if isinstance(self.config.stages[name], DiffusionStage)]
-        if not diffusion and self.tokenizer_stage not in legs:
+        # Of several class-conditional stages the last is the model; an earlier one is for guiding it.
+        classes = [n for n, s in self.config.stages.items() if isinstance(s, ClassConditionalStage)][-1:]
+        classes = [name for name in classes if name in legs]
+        if not diffusion and not classes and self.tokenizer_stage not in legs:
             return
         transformer = None
         if diffusion:
             transformer = RPiAETransformer2DModel.from_pretrained(self.result(diffusion[-1]))
+        elif classes:
+            transformer = LightningDiT2DModel.from_pretrained(self.result(classes[-1]))
         publish.write_checkpoint(self.config, self.vae(), transformer, legs)
 
     def _leg(self, name: str, progress: Progress) -> dict:
@@ -137,17 +159,27 @@ class Stages:
             return RepresentationTask(config, stage)
         if isinstance(stage, AutoencoderStage):
             return self._autoencoder_task(name, stage)
-        assert isinstance(stage, DiffusionStage)
         vae = self.vae()
-        return DiffusionTask(config, stage, vae, self._transformer(vae))
+        if isinstance(stage, ClassConditionalStage):
+            return ClassConditionalTask(stage, vae, LightningDiT2DModel(**config.models.class_transformer), config.seed)
+        assert isinstance(stage, DiffusionStage)
+        return DiffusionTask(config, stage, vae, self._transformer(name, vae))
 
-    def _transformer(self, vae: AutoencoderRPiAE) -> RPiAETransformer2DModel:
-        """The transformer to train: the one of `init`, carried over to `vae` when it was trained on another tokenizer;
-        without one, a fresh one."""
+    def _transformer(self, name: str, vae: AutoencoderRPiAE) -> RPiAETransformer2DModel:
+        """The transformer to train: the one of the diffusion stage before, when there is one; else that of `init`,
+        carried over to `vae` when it was trained on another tokenizer; else a fresh one."""
+        order = [n for n, stage in self.config.stages.items() if isinstance(stage, DiffusionStage)]
+        before = order[order.index(name) - 1] if order.index(name) else None
+        if before is not None and self._has_result(before):
+            return RPiAETransformer2DModel.from_pretrained(self.result(before))
+        if before is not None and self.finished(before) is not None:
+            return RPiAETransformer2DModel.from_pretrained(self.config.checkpoint / "transformer")
         init = self.config.init
         if init is None or not (init / "transformer").is_dir():
+            if before is not None:
+                self.result(before)  # it is missing: says how to train it
             return RPiAETransformer2DModel(**self.config.models.transformer)
-        transformer = RPiAETransformer2DModel.from_pretrained(init / "transformer")
+        transformer = self._grown(RPiAETransformer2DModel.from_pretrained(init / "transformer"))
         before = AutoencoderRPiAE.from_pretrained(init / "vae")
         scenes = ScenePictures(self.config.seed, CARRY_TAG, CARRY_PICTURES, PictureSettings(filtered=0.2))
         pictures = collect_pictures(scenes, CARRY_PICTURES)
@@ -163,6 +195,15 @@ class Stages:
             carry_over(transformer, theirs, ours)
         return transformer
 
+    def _grown(self, transformer: RPiAETransformer2DModel) -> RPiAETransformer2DModel:
+        """The transformer with the config's cell head when it has none yet; it draws the same until that is trained."""
+        wanted = self.config.models.transformer
+        if transformer.head is not None or not wanted.get("head_layers"):
+            return transformer
+        grown = RPiAETransformer2DModel(**wanted)
+        grown.load_state_dict(transformer.state_dict() | grown.head.state_dict(prefix="head."))
+        return grown
+
     def _autoencoder_task(self, name: str, stage: AutoencoderStage) -> AutoencoderTask:
         """The stage on its forerunner's models; parts that are new get a linear start."""
         models, seed = self.config.models, self.config.seed
@@ -172,7 +213,9 @@ class Stages:
             vae = AutoencoderRPiAE(models.encoder, models.decoder, None, models.image_size)
             if before is not None:
                 vae.encoder.load_state_dict(load_file(self.result(before) / "encoder.safetensors"))
-            return AutoencoderTask(vae, stage, seed, fresh=("decoder",))
+            elif models.encoder_weights is not None:
+                load_dinov2(vae.encoder, models.encoder_weights)
+            return AutoencoderTask(vae, stage, seed, fresh=("decoder",) if stage.start == "linear" else ())
         if self.config.init is not None and not (self.config.output / before / "result").is_dir():
             return AutoencoderTask(AutoencoderRPiAE.from_pretrained(self.config.init / "vae"), stage, seed)
         vae = AutoencoderRPiAE.from_pretrained(self.result(before))
@@ -181,20 +224,30 @@ class Stages:
         bridged = AutoencoderRPiAE(models.encoder, models.decoder, models.bridge, models.image_size)
         bridged.encoder.load_state_dict(vae.encoder.state_dict())
         bridged.decoder.load_state_dict(vae.decoder.state_dict())
+        if stage.start == "random":
+            start_bridge_at_random(bridged.bridge)
+            return AutoencoderTask(bridged, stage, seed)
         return AutoencoderTask(bridged, stage, seed, fresh=("bridge",))
 
+    def _has_result(self, name: str) -> bool:
+        return (self.config.output / name / "result").is_dir()
+
     @property
-    def tokenizer_stage(self) -> str:
-        """The stage that finishes the tokenizer."""
-        return [n for n, s in self.config.stages.items() if isinstance(s, AutoencoderStage)][-1]
+    def tokenizer_stage(self) -> str | None:
+        """The stage that finishes the tokenizer; None where a config trains on another one's, of `init`."""
+        return next((n for n, s in reversed(self.config.stages.items()) if isinstance(s, AutoencoderStage)), None)
 
     def vae(self) -> AutoencoderRPiAE:
         """The finished tokenizer: of this output, else of `init`, else of the checkpoint."""
-        if (self.config.output / self.tokenizer_stage / "result").is_dir():
+        if self.tokenizer_stage is not None and self._has_result(self.tokenizer_stage):
             return AutoencoderRPiAE.from_pretrained(self.result(self.tokenizer_stage))
         for folder in (self.config.init, self.config.checkpoint):
             if folder is not None and (folder / "vae").is_dir():
                 return AutoencoderRPiAE.from_pretrained(folder / "vae")
+        if self.tokenizer_stage is None:
+            raise ValueError(
+                f"{self.config.name} trains on a tokenizer that is there already: name its folder, init=..."
+            )
         return AutoencoderRPiAE.from_pretrained(self.result(self.tokenizer_stage))
 
 

@@ -8,6 +8,8 @@
 A source is a local folder or file as the tokenizer's authors published it, "hf:org/name" (fetched from the hub, only
 when written so), or "random": the real architecture with random weights, for timing. Without a source the first place
 on this machine that has weights is taken; nothing is fetched then.
+
+Besides these there may be the study's own compact ones, named "compact-...": see `rpiae.tokenizers.compact`.
 """
 
 import importlib
@@ -28,13 +30,16 @@ ENTRIES = {
     "fae-d32": "fae",
 }
 NAMES = tuple(ENTRIES)
+COMPACT = "compact-"  # how the names of the study's own begin
 
-__all__ = ["NAMES", "Tokenizer", "TokenizerInfo", "available", "load"]
+__all__ = ["NAMES", "Tokenizer", "TokenizerInfo", "available", "load", "published_at"]
 
 
 def available() -> list[str]:
     """Names of the tokenizers whose weights are on this machine, so that `load(name)` works."""
-    return [name for name in NAMES if _entry(name).find() is not None]
+    from . import compact
+
+    return [name for name in NAMES if _entry(name).find() is not None] + compact.names()
 
 
 def load(name: str, source: str | os.PathLike | None = None) -> Tokenizer:
@@ -44,9 +49,20 @@ def load(name: str, source: str | os.PathLike | None = None) -> Tokenizer:
         ValueError: an unknown name, no weights on this machine, or weights that are damaged or of another
         model.
     """
+    if name.startswith(COMPACT):
+        from . import compact
+
+        return compact.load(name, source)
     if name not in ENTRIES:
         raise ValueError(f"There is no tokenizer {name!r}. Use one of: {', '.join(NAMES)}.")
     return _entry(name).load(source)
+
+
+def published_at(name: str) -> tuple[str, str] | None:
+    """The repository on the hub that has a tokenizer's weights, and the file in it; None where none were published."""
+    entry = _entry(name) if name in ENTRIES else None
+    found = getattr(entry, "PUBLISHED", None) or getattr(entry, "published", None)
+    return (found.hub_id, found.file) if found and found.hub_id else None
 
 
 def _entry(name: str):

@@ -29,7 +29,7 @@ TIMES, TIMING_LIMIT = 3, 2.0  # timed runs of encode and decode; fewer when the 
 LPIPS_SIDE = 32  # pixels: its backbones shrink a picture to a 16th
 NOISE = 1e-9  # of the largest standard deviation
 SPREAD = 3.0  # standard deviations of a component, from black to the middle grey and from there to white
-# The fields of a table's row, in the order of its columns. psnr is in dB, compression counts numbers, latent_share is
+# The fields of a table's row, in the order of its columns. psnr is in dB, compression is a factor, latent_share is
 # the part of the latent's variance that its picture shows, sha256 is of the reconstruction's pixels.
 COLUMNS = (
     "name", "psnr", "ssim", "lpips", "latent_shape", "compression", "encode_ms", "decode_ms", "parameters",
@@ -60,8 +60,14 @@ class Comparison:
 
     @property
     def compression(self) -> float | None:
-        """Numbers of the picture for each number of the latent."""
-        return self.info and 3 * self.info.image_size**2 / math.prod(self.info.latent_shape)
+        """How many times smaller the latent is: numbers of the picture for each of its numbers; with a codebook, bits
+        of the picture, 8 a number, for each bit of its codes."""
+        if self.info is None:
+            return None
+        numbers = 3 * self.info.image_size**2
+        if self.info.codes is None:
+            return numbers / math.prod(self.info.latent_shape)
+        return 8 * numbers / (math.prod(self.info.latent_shape[1:]) * math.log2(self.info.codes))
 
     def numbers(self) -> dict[str, Any]:
         """The row of a table, by COLUMNS."""

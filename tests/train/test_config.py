@@ -16,6 +16,15 @@ def test_overrides_reach_the_depth_they_name():
     assert (config.seed, config.stages["edit"].samples, str(config.output)) == (7, 5, "/somewhere/else")
 
 
+def test_no_is_a_precision_not_a_falsehood():
+    assert load_config("stickers-256", ["stages.edit.precision=no"]).stages["edit"].precision == "no"
+
+
+def test_an_override_is_for_one_stage_where_yaml_shares_settings():
+    stages = load_config("smoke", ["stages.pivot.optimizer.lr=0.5"]).stages
+    assert stages["pivot"].optimizer.lr == 0.5 and stages["bridge"].optimizer.lr == 1e-3
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

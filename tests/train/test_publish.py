@@ -109,4 +109,4 @@ def test_a_transformer_is_carried_only_between_latents_of_one_size(smoke_checkpo
     narrow = load_config("smoke", [f"init={smoke_checkpoint}", f"output={tmp_path}", "models.bridge.latent_channels=4"])
     vae = AutoencoderRPiAE(narrow.models.encoder, narrow.models.decoder, narrow.models.bridge, narrow.models.image_size)
     with pytest.raises(ValueError, match=r"for latents \(8, 16, 16\), this tokenizer's are \(4, 16, 16\)"):
-        stages.Stages(narrow)._transformer(vae)
+        stages.Stages(narrow)._transformer("edit", vae)

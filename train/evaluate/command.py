@@ -12,7 +12,7 @@ from pathlib import Path
 from rpiae import RPiAEPipeline
 
 from ..card import model_card
-from ..config import load_config
+from ..config import DiffusionStage, load_config
 from ..publish import read_legs
 from ..runtime import device, set_up
 from . import calibrate, report
@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> None:
         logger.info("pixel keeper: keeps %.3f, covers %.3f with %s", best.kept, best.covered, best.settings)
         calibrate.store(folder, best.settings)
         pipe.register_to_config(region=best.settings.to_dict())
-    tables = report.run(pipe, folder, n=options.pictures, seed=options.seed)
+    common = next((stage.common_nouns for stage in config.stages.values() if isinstance(stage, DiffusionStage)), ())
+    tables = report.run(pipe, folder, n=options.pictures, seed=options.seed, common=common)
     text = report.markdown(tables)
     (folder / "README.md").write_text(model_card(config, folder, read_legs(folder), text), encoding="utf-8")
     if folder.resolve() == config.checkpoint.resolve() and README.is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from tqdm import tqdm
@@ -20,13 +20,17 @@ from rpiae.tokenizers.published import read_weights
 
 from ..perceptual import efficientnet_lite0
 
+SPATIAL_CHANNELS = 7  # 7 x 17 x 17 numbers, about as many as the pooled features have
+
 
 @dataclass(frozen=True)
 class Features:
-    """Of n pictures, float32 on the CPU: what distances are taken between, and class logits."""
+    """Of n pictures, float32 on the CPU: what distances are taken between, class logits and, where the space has them,
+    features that still know where things are, for the sFID (Nash et al. 2021)."""
 
     pooled: Tensor  # (n, width)
     logits: Tensor  # (n, classes)
+    spatial: Tensor | None = None  # (n, channels * rows * columns)
 
 
 class FeatureSpace(Protocol):
@@ -38,7 +42,8 @@ class FeatureSpace(Protocol):
 
 class Inception:
     """The Inception-v3 of December 2015 by which FID, IS, precision and recall are published, as torch-fidelity has it:
-    weights of the TensorFlow graph, its way to resize, logits without the last bias.
+    weights of the TensorFlow graph, its way to resize, logits without the last bias. Its spatial features are ADM's:
+    the first channels of the first convolution in the graph's "mixed_6", which is torchvision's Mixed_6d.
 
     Args:
         weights: its .pth; None is torch hub's checkpoints folder.
@@ -61,10 +66,16 @@ class Inception:
         except RuntimeError as error:
             raise ValueError(f"{path.name} is not Inception's: {str(error).splitlines()[0]}") from error
         self.network, self.device = network.to(device), device
+        self._spatial: Tensor | None = None
+        network.Mixed_6d.branch1x1.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        self._spatial = output[:, :SPATIAL_CHANNELS].flatten(1).float().cpu()
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Features:
-        return Features(*(one.float().cpu() for one in self.network(pictures.to(self.device))))
+        pooled, logits = (one.float().cpu() for one in self.network(pictures.to(self.device)))
+        return Features(pooled, logits, self._spatial)
 
 
 class EfficientNetLite0:
@@ -104,4 +115,5 @@ def collect(space: FeatureSpace, batches: Iterable[Tensor], total: int, what: st
 
 
 def joined(parts: list[Features]) -> Features:
-    return Features(*(torch.cat([getattr(part, name) for part in parts]) for name in ("pooled", "logits")))
+    spatial = None if any(part.spatial is None for part in parts) else torch.cat([part.spatial for part in parts])
+    return Features(torch.cat([part.pooled for part in parts]), torch.cat([part.logits for part in parts]), spatial)

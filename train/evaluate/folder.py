@@ -21,21 +21,12 @@ from tqdm import tqdm
 from rpiae import metrics
 from rpiae.tokenizers import NAMES, Tokenizer, load
 
+from ..data.crop import adm_center_crop
 from ..runtime import device
 from .features import SPACES, Features, FeatureSpace, joined, open_space
 from .frechet import frechet_distance, statistics
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
-
-def adm_center_crop(picture: Image.Image, size: int) -> Image.Image:
-    """The square in the middle as ADM takes it: halved by boxes while it stays large enough, then bicubic."""
-    while min(picture.size) >= 2 * size:
-        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-    scale = size / min(picture.size)
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
-    return picture.crop((left, top, left + size, top + size))
 
 
 class PictureFolder(Dataset):

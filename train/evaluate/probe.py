@@ -19,16 +19,17 @@ PLACES = 3
 BATCH = 32
 
 
-def probe(encode: Callable[[Tensor], Tensor], seed: int = 0) -> dict[str, float]:
-    """Held-out accuracy (0 to 1) of the three readers on what `encode` gives for pictures (B, 3, 256, 256)."""
-    fit = _collect(encode, ScenePictures(seed, TAG, FIT_PICTURES, PictureSettings(labels=True)))
-    held_out = _collect(
-        encode, ScenePictures(seed, HELD_OUT_TAG, HELD_OUT_PICTURES, PictureSettings(labels=True))
-    )
+def probe(
+    encode: Callable[[Tensor], Tensor], seed: int = 0, fit: int = FIT_PICTURES, held_out: int = HELD_OUT_PICTURES
+) -> dict[str, float]:
+    """Held-out accuracy (0 to 1) of the three readers on what `encode` gives for pictures (B, 3, 256, 256): fitted on
+    `fit` pictures, judged on `held_out` others."""
+    seen = _collect(encode, ScenePictures(seed, TAG, fit, PictureSettings(labels=True)))
+    new = _collect(encode, ScenePictures(seed, HELD_OUT_TAG, held_out, PictureSettings(labels=True)))
     return {
-        "nouns": _classify(fit["tokens"], fit["noun"], held_out["tokens"], held_out["noun"]),
-        "colors": _classify(fit["tokens"], fit["color"], held_out["tokens"], held_out["color"]),
-        "places": _occupied(fit["pooled"], fit["occupied"], held_out["pooled"], held_out["occupied"]),
+        "nouns": _classify(seen["tokens"], seen["noun"], new["tokens"], new["noun"]),
+        "colors": _classify(seen["tokens"], seen["color"], new["tokens"], new["color"]),
+        "places": _occupied(seen["pooled"], seen["occupied"], new["pooled"], new["occupied"]),
     }
 
 

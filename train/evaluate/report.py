@@ -4,14 +4,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rpiae import RPiAEPipeline
 
-from ..data.scenes import warm_up
+from ..data.scenes import VOCABULARY, warm_up
 from .accuracy import judge_accuracy
 from .calibrate import WHOLE_PICTURE
 from .measure import (
@@ -25,13 +25,17 @@ from .measure import (
 
 logger = logging.getLogger(__name__)
 RECONSTRUCTIONS = 64
+WITH_NOUNS = ("text to image", "editing")
 LEAST_ACCURACY = 20  # pictures a row of the judge's own table
 
 
-def run(pipe: RPiAEPipeline, out_dir: Path | str, *, n: int = 20, seed: int = 0) -> dict:
+def run(
+    pipe: RPiAEPipeline, out_dir: Path | str, *, n: int = 20, seed: int = 0, common: Sequence[str] = ()
+) -> dict:
     """Measure everything and write tables.json and tables.md into `out_dir`; returns the tables.
 
     n: held-out cases per skill and category.
+    common: nouns that training showed more often; text-to-image and editing are measured once more on these alone.
     """
     if n < 1:
         raise ValueError(f"n is the number of cases per row, at least 1, not {n}")
@@ -49,15 +53,24 @@ def run(pipe: RPiAEPipeline, out_dir: Path | str, *, n: int = 20, seed: int = 0)
         "paraphrases": lambda: evaluate_paraphrases(pipe, seed),
         "judge": lambda: judge_accuracy(max(n, LEAST_ACCURACY), seed, through_tokenizer),
     }
-    tables: dict = {"settings": {"n": n, "seed": seed}}
+    tables: dict = {"settings": {"n": n, "seed": seed, "common": list(common)}}
     for name, measure in parts.items():
-        start = time.perf_counter()
-        tables[name] = measure()
-        logger.info("%s: %.0f s", name, time.perf_counter() - start)
+        tables[name] = _timed(name, measure)
+    if common:
+        with VOCABULARY.narrowed(drawn_nouns=tuple(common)):
+            for name in WITH_NOUNS:
+                tables[f"{name}, common nouns"] = _timed(f"{name}, common nouns", parts[name])
     kept = [row["kept"] for category, row in tables["editing"].items() if category not in WHOLE_PICTURE]
     tables["preservation"] = {"kept": float(np.mean(kept))}
     _write(Path(out_dir), tables)
     return tables
+
+
+def _timed(name: str, measure: Callable[[], dict]) -> dict:
+    start = time.perf_counter()
+    table = measure()
+    logger.info("%s: %.0f s", name, time.perf_counter() - start)
+    return table
 
 
 def _write(folder: Path, tables: dict) -> None:
@@ -73,18 +86,25 @@ def _write(folder: Path, tables: dict) -> None:
 def markdown(tables: Mapping) -> str:
     """The tables of `run` as Markdown."""
     settings = tables["settings"]
+    common = {name: tables.get(f"{name}, common nouns", {}) for name in WITH_NOUNS}
     parts = [
         f"Held-out scenes and prompts, {settings['n']} a row, seed {settings['seed']}. Judged by `train/evaluate` "
         "(analysis by synthesis; its own accuracy is below). Unseen: with a noun-colour pair that training never "
-        "showed.",
+        "showed." + _said_of(settings["common"]),
         _reconstruction(tables),
-        _outcomes("Text to image (GenEval's skills)", "skill", tables["text to image"]),
-        _outcomes("Editing", "category", tables["editing"] | {"30 paraphrases": tables["paraphrases"]}),
+        _outcomes("Text to image (GenEval's skills)", "skill", tables["text to image"], common["text to image"]),
+        _outcomes(
+            "Editing", "category", tables["editing"] | {"30 paraphrases": tables["paraphrases"]}, common["editing"]
+        ),
         f"Pixels outside the true change that stay the input's own, mean over local edits: "
         f"**{_percent(tables['preservation']['kept'])}**.",
         _judge(tables["judge"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _said_of(common: Sequence[str]) -> str:
+    return f" Common nouns, which training showed more often: {', '.join(common)}." if common else ""
 
 
 def _percent(share: float | None) -> str:
@@ -109,24 +129,31 @@ def _reconstruction(tables: Mapping) -> str:
     return f"**Reconstruction**\n\n{_table(head, rows)}{note}"
 
 
-def _outcomes(title: str, what: str, measured: Mapping[str, Mapping]) -> str:
-    """One row a skill or category, the mean last, and what failed most."""
+def _outcomes(title: str, what: str, measured: Mapping[str, Mapping], common: Mapping[str, Mapping]) -> str:
+    """One row a skill or category, the mean last, and what failed most; beside it as many cases of common nouns."""
     keeps = any("kept" in row for row in measured.values())
     rows = []
     for name, row in measured.items():
         most = ", ".join(f"{check} {count}" for check, count in list(row["failed"].items())[:3])
         cells = [name, str(row["n"]), _percent(row["share"]), _percent(row["share seen"])]
         cells.append(f"{_percent(row['share unseen'])} ({row['n unseen']})" if row["n unseen"] else "-")
+        if common:
+            cells.append(_percent(common[name]["share"]) if name in common else "-")
         if keeps:
             cells.append(_percent(row.get("kept")))
         rows.append([*cells, most or "-"])
     scored = [row for name, row in measured.items() if name != "30 paraphrases"]
     mean = [f"**mean over {'skills' if what == 'skill' else 'categories'}**", str(sum(row["n"] for row in scored))]
-    mean += [f"**{_percent(float(np.mean([row['share'] for row in scored])))}**", "", ""]
+    mean += [f"**{_mean_share(scored)}**", "", "", *([f"**{_mean_share(common.values())}**"] if common else [])]
     rows.append([*mean, *([""] if keeps else []), ""])
     head = [what, "cases", "right", "right, seen pairs", "right, unseen pairs (cases)"]
-    head += [*(["untouched pixels kept"] if keeps else []), "what failed most"]
+    head += [*(["right, common nouns"] if common else []), *(["untouched pixels kept"] if keeps else [])]
+    head += ["what failed most"]
     return f"**{title}**\n\n{_table(head, rows)}"
+
+
+def _mean_share(rows: Iterable[Mapping]) -> str:
+    return _percent(float(np.mean([row["share"] for row in rows])))
 
 
 def _judge(accuracy: Mapping[str, Mapping]) -> str:

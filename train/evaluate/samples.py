@@ -1,9 +1,10 @@
-"""gFID, IS, precision and recall of generated pictures against one of ADM's reference batches, in torch.
+"""gFID, sFID, IS, precision and recall of generated pictures against one of ADM's reference batches, in torch.
 
     python -m train measure-samples samples.npz VIRTUAL_imagenet256_labeled.npz
 
 Samples are an .npz with arr_0 (n, H, W, 3) uint8, as ADM's evaluator takes it, or a folder of pictures. The reference
-is an .npz with the real pictures' statistics (mu, sigma), the pictures (arr_0) or both, as ADM's have it.
+is an .npz with the real pictures' statistics (mu, sigma, of spatial features mu_s, sigma_s), the pictures (arr_0) or
+both, as ADM's have it.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from .folder import PictureFolder
 from .frechet import Statistics, frechet_distance, inception_score, precision_recall, statistics
 
 PICTURES = "arr_0"
+STATISTICS = (("mu", "sigma"), ("mu_s", "sigma_s"))  # of pooled features, of spatial ones
 PROTOCOL = 50_000  # pictures of a published number
 
 
@@ -102,25 +104,28 @@ class Reference:
     path: Path
     statistics: Statistics | None
     has_pictures: bool
+    spatial: Statistics | None = None
 
 
 def open_reference(path: Path) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            names, known = set(archive.files), None
-            if {"mu", "sigma"} <= names:
-                known = Statistics(archive["mu"].astype(np.float64), archive["sigma"].astype(np.float64))
+            names = set(archive.files)
+            known, spatial = (
+                Statistics(*(archive[name].astype(np.float64) for name in pair)) if set(pair) <= names else None
+                for pair in STATISTICS
+            )
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"the reference {Path(path).name} is no .npz file, or damaged") from error
     if known is None and PICTURES not in names:
         raise ValueError(f"the reference {Path(path).name} holds neither mu and sigma nor {PICTURES}")
-    return Reference(Path(path), known, PICTURES in names)
+    return Reference(Path(path), known, PICTURES in names, spatial)
 
 
 def measure(samples: Path, reference: Path, space: FeatureSpace, stored: bool = True, batch: int = 32) -> dict:
     """One row of a table; `stored`: use the reference's own statistics where it has some."""
     real = open_reference(reference)
-    known = real.statistics if stored else None
+    known, spatial = (real.statistics, real.spatial) if stored else (None, None)
     if known is None and not real.has_pictures:
         raise ValueError(
             f"{real.path.name} has statistics of Inception's features only; {space.name} needs its pictures"
@@ -132,17 +137,23 @@ def measure(samples: Path, reference: Path, space: FeatureSpace, stored: bool = 
     row["precision"] = row["recall"] = None
     if real.has_pictures:
         archive = PictureArchive(reference, batch)
-        theirs = collect(space, archive, len(archive), "reference").pooled
-        row["precision"], row["recall"] = precision_recall(made.pooled, theirs)
-        known = known or statistics(theirs)
+        theirs = collect(space, archive, len(archive), "reference")
+        row["precision"], row["recall"] = precision_recall(made.pooled, theirs.pooled)
+        known = known or statistics(theirs.pooled)
+        if theirs.spatial is not None:
+            spatial = spatial or statistics(theirs.spatial)
     row["gfid"] = frechet_distance(statistics(made.pooled), known)
+    row["sfid"] = None
+    if made.spatial is not None and spatial is not None:
+        row["sfid"] = frechet_distance(statistics(made.spatial), spatial)
     return row
 
 
 def markdown(row: dict) -> str:
-    head = ["samples", "feature space", "gFID", "IS", "precision", "recall"]
-    shares = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("precision", "recall")]
-    cells = [str(row["samples"]), row["feature space"], f"{row['gfid']:.3f}", f"{row['inception score']:.1f}", *shares]
+    head = ["samples", "feature space", "gFID", "sFID", "IS", "precision", "recall"]
+    sfid, *shares = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("sfid", "precision", "recall")]
+    cells = [str(row["samples"]), row["feature space"], f"{row['gfid']:.3f}", sfid, f"{row['inception score']:.1f}"]
+    cells += shares
     lines = ["| " + " | ".join(line) + " |" for line in (head, ["---:"] * len(head), cells)]
     note = "" if row["samples"] == PROTOCOL else f"\n\nPublished numbers are of {PROTOCOL:,} samples; fewer raise gFID."
     return "\n".join(lines) + note
@@ -150,7 +161,7 @@ def markdown(row: dict) -> str:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m train measure-samples", description="gFID, IS, precision and recall."
+        prog="python -m train measure-samples", description="gFID, sFID, IS, precision and recall."
     )
     parser.add_argument("samples", type=Path, help="an .npz with arr_0, or a folder of pictures")
     parser.add_argument("reference", type=Path, help="an .npz with mu and sigma, arr_0, or both")

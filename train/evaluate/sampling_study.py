@@ -2,7 +2,9 @@
 
     python -m train study-sampling stickers-256 --steps 4 6 12 --shifts 2 8 30 --guidance 1 2
 
-The scenes are apart from training's and from those that the README's tables are measured on: defaults are chosen here.
+Writes sampling-study.json, sampling-study.md (the best setting of each number of steps, then all) and
+sampling-curve.png. The scenes are apart from training's and from those that the README's tables are measured on:
+defaults are chosen here.
 """
 
 import argparse
@@ -14,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from rpiae import RPiAEPipeline
@@ -90,6 +94,44 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def best_of_each(rows: list[Row]) -> list[Row]:
+    """For each number of steps its best setting: most edits right, then most prompts, then the smallest error."""
+    best: dict[int, Row] = {}
+    for row in sorted(rows, key=lambda row: (row.edits, row.prompts, -row.changed_error)):
+        best[row.steps] = row
+    return [best[steps] for steps in sorted(best)]
+
+
+def curve(rows: list[Row]) -> Figure:
+    """Shares of edits and prompts that are right against the number of steps: the best of each, and every setting."""
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    panels, best = figure.subplots(1, 2), best_of_each(rows)
+    lines: dict[str, list[Row]] = {"the best setting of each number of steps": best}
+    for row in sorted(rows, key=lambda row: row.steps):
+        scales = f"guidance {row.guidance_scale:g}, image guidance {row.image_guidance_scale:g}"
+        lines.setdefault(f"shift {row.time_shift:g}, {scales}", []).append(row)
+    for panel, name in zip(panels, ("edits", "prompts"), strict=True):
+        for label, some in reversed(lines.items()):  # the first one on top
+            shares, width = [getattr(row, name) for row in some], 3 if some is best else 1
+            panel.plot([row.steps for row in some], shares, marker="o", linewidth=width, label=label)
+        panel.set(title=f"{name} right", xlabel="steps", xticks=[row.steps for row in best])
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", reverse=True)
+    return figure
+
+
+def write(rows: list[Row], folder: Path) -> None:
+    """The study's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+    (folder / "sampling-study.json").write_text(content, encoding="utf-8")
+    parts = ("The best setting of each number of steps:", markdown(best_of_each(rows)), "All:", markdown(rows))
+    (folder / "sampling-study.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    curve(rows).savefig(folder / "sampling-curve.png", dpi=110)
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m train study-sampling", description=__doc__.splitlines()[0])
     parser.add_argument("config")
@@ -109,7 +151,5 @@ def main(arguments: list[str]) -> None:
     grid = itertools.product(options.steps, options.shifts, options.guidance, options.image_guidance)
     with torch.inference_mode():
         rows = study(pipe, list(grid), options.edits, options.prompts)
-    config.output.mkdir(parents=True, exist_ok=True)
-    content = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
-    (config.output / "sampling-study.json").write_text(content, encoding="utf-8")
+    write(rows, config.output)
     print(markdown(rows))

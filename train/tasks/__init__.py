@@ -1,1 +1,1 @@
-"""The tasks: representation, autoencoder (stages 1 to 3), diffusion (text-to-image and editing)."""
+"""The tasks: representation, autoencoder (stages 1 to 3), diffusion (text-to-image and editing), class-conditional."""

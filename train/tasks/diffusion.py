@@ -21,8 +21,10 @@ from rpiae.text import TextEncoder
 from rpiae.transformer import RPiAETransformer2DModel
 
 from ..config import DiffusionStage, TrainingConfig
-from ..data.pairs import SAMPLES, ScenePairs
+from ..data.examples import Examples
+from ..data.pairs import ScenePairs
 from ..data.pictures import PHRASES
+from ..data.reader import Reader
 from ..dense_heads import DenseHeads
 from ..runtime import compile_methods
 from .task import Task
@@ -33,6 +35,8 @@ SHEET_ITEMS = 6
 READOUT_CHANNELS = 128
 # How much each reader counts in the readout: the noun most.
 READERS = {"phrase": 1.0, "color": 0.5, "style": 0.2, "size": 0.2, "offset": 2.0}
+# Of 255: by as much photos differ where nobody edited them, after they were saved as JPEG. Scenes are exact.
+PHOTO_NOISE = 16
 
 
 class Readout(nn.Module):
@@ -51,6 +55,20 @@ class Readout(nn.Module):
         return self.heads.losses(map_to_tokens(cells).flatten(0, 1), labels)
 
 
+def _sources_and_targets(pictures: Tensor, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+    """Of pictures or latents (B, P, c, h, w): each sample's source (any, where it has none) and target, both
+    (SB, c, h, w), and which samples have a source (SB,)."""
+    source, target = batch["source"].T, batch["target"].T
+    rows = torch.arange(len(pictures), device=pictures.device)
+    sources = pictures[rows, source.clamp_min(0)].flatten(0, 1)
+    return sources, pictures[rows, target].flatten(0, 1), source.flatten() >= 0
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean; of nothing, 0."""
+    return values.sum() / max(1, values.numel())
+
+
 class DiffusionTask(Task):
     def __init__(
         self,
@@ -65,8 +83,14 @@ class DiffusionTask(Task):
         text_encoder = TextEncoder(**config.models.text_encoder)
         # Frozen and outside the module tree: they are neither trained nor saved with the state.
         self.frozen = {"vae": vae.eval().requires_grad_(False), "text_encoder": text_encoder}
-        self.dataset = ScenePairs(config.seed, TAG, stage.samples, vae.latent_shape, stage.draws)
-        self.held_out = ScenePairs(config.seed, HELD_OUT_TAG, VALIDATION_ITEMS, vae.latent_shape, 4)
+        if stage.data is None:
+            common = stage.common_nouns, stage.common_share
+            self.dataset = ScenePairs(config.seed, TAG, stage.samples, vae.latent_shape, stage.draws, *common)
+            self.held_out = ScenePairs(config.seed, HELD_OUT_TAG, VALIDATION_ITEMS, vae.latent_shape, 4)
+        else:
+            reader, size = Reader(stage.data, (config.seed, TAG), stage.batch_size), config.models.image_size
+            self.dataset = Examples(reader, stage.samples, size, vae.latent_shape, stage.draws)
+            self.held_out = Examples(reader, VALIDATION_ITEMS, size, vae.latent_shape, 4, held_out=True)
         self.readout = Readout(transformer, text_encoder) if stage.readout else None
 
     @property
@@ -87,16 +111,18 @@ class DiffusionTask(Task):
         compile_methods(self.vae.bridge, "encode")
         for block in self.transformer.blocks:
             compile_methods(block, "context", "target")
+        if self.transformer.head is not None:
+            compile_methods(self.transformer.head, "forward")
 
     @torch.no_grad()
     def encode(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """A batch of B items → sources and data (4B, c, h, w), which rows have a source (4B,), and 4B texts."""
-        pictures = rearrange(batch["images"], "b three c h w -> (three b) c h w").float() / 255
-        source, first, second = self.vae.normalise(self.vae.encode(pictures).latent_dist.mode().float()).chunk(3)
-        nothing = torch.zeros_like(source)
-        sources = torch.cat([source, source, nothing, nothing])
-        data = torch.cat([first, second, source, first])
-        editing = torch.arange(SAMPLES, device=source.device).repeat_interleave(len(source)) < 2
+        """A batch of B items with P pictures and S samples each → sources and data (SB, c, h, w), which rows have a
+        source (SB,), and SB texts."""
+        pictures = rearrange(batch["images"], "b p c h w -> (p b) c h w").float() / 255
+        latents = self.vae.normalise(self.vae.encode(pictures).latent_dist.mode().float())
+        latents = rearrange(latents, "(p b) c h w -> b p c h w", b=len(batch["images"]))
+        sources, data, editing = _sources_and_targets(latents, batch)
+        sources = torch.where(editing[:, None, None, None], sources, 0.0)
         texts = [text for column in batch["texts"] for text in column]
         return sources, data, editing, texts
 
@@ -118,14 +144,11 @@ class DiffusionTask(Task):
         predicted = self.transformer(x_t, t, **given, features_after=after)
         error = (predicted.sample.float() - flow.velocity(repeated, noise)).square()
         error = error.unflatten(0, (len(data), -1)).mean((1, 2))  # over draws and channels: (samples, h, w)
-        changed = self._changed(batch["images"], len(data))
+        changed = self._changed(batch)
         weighted = error * (1 + (stage.changed_weight - 1) * changed.float())
-        losses = {
-            "loss": weighted.mean(),
-            "edit": error[editing].mean(),
-            "changed": error[changed].mean(),
-            "caption": error[~editing].mean(),
-        }
+        losses = {"loss": weighted.mean(), "caption": _mean(error[~editing])}
+        if batch["images"].shape[1] > 1:
+            losses |= {"edit": _mean(error[editing]), "changed": _mean(error[changed])}
         if self.readout:
             found = self.readout(predicted.features, self._labels(batch["labels"], noise.shape[0] // len(data)))
             losses["loss"] = losses["loss"] + stage.readout * sum(READERS[name] * found[name] for name in READERS)
@@ -141,24 +164,26 @@ class DiffusionTask(Task):
             ordered[name] = torch.cat([first, second, source, first]).repeat_interleave(draws, dim=0)
         return ordered
 
-    def _changed(self, pictures: Tensor, samples: int) -> Tensor:
+    def _changed(self, batch: dict) -> Tensor:
         """Where an edit changes the picture, (samples, h, w) bool, whole tokens at a time; nowhere for captions.
 
         Asked of the pixels: encoder and bridge attend to everything, so one changed patch moves every latent a little.
         """
-        source, first, second = pictures.unbind(1)
-        differs = (torch.cat([first, second]) != source.repeat(2, 1, 1, 1)).any(1, keepdim=True).float()
-        tokens = F.adaptive_max_pool2d(differs, self.transformer.grid)
-        size = self.transformer.config.patch_size
-        cells = F.interpolate(tokens, scale_factor=size)[:, 0] > 0
-        return torch.cat([cells, cells.new_zeros(samples - len(cells), *cells.shape[1:])])
+        before, after, editing = _sources_and_targets(batch["images"], batch)
+        noise = 0 if self.stage.data is None else PHOTO_NOISE
+        differs = ((after.short() - before.short()).abs() > noise).any(1, keepdim=True) & editing[:, None, None, None]
+        tokens = F.adaptive_max_pool2d(differs.float(), self.transformer.grid)
+        return F.interpolate(tokens, scale_factor=self.transformer.config.patch_size)[:, 0] > 0
 
     def validate(self) -> dict[str, float]:
         batch = torch.utils.data.default_collate([self.held_out[i] for i in range(VALIDATION_ITEMS)])
         batch = send_to_device(batch, self.vae.device)
         batch["drop"] = torch.ones_like(batch["drop"])
         with torch.autocast(self.vae.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
-            return {f"held_out_{name}": float(value) for name, value in self(batch).items()}
+            found = {f"held_out_{name}": float(value) for name, value in self(batch).items()}
+        if isinstance(self.dataset, Examples):
+            found["skipped"] = sum(counts["skipped"] for counts in self.dataset.reader.counts().values())
+        return found
 
     def pipeline(self) -> RPiAEPipeline:
         """A pipeline around the models as they are now."""
@@ -170,21 +195,41 @@ class DiffusionTask(Task):
         )  # fmt: skip
 
     def sheet(self) -> Image.Image:
-        """Columns: source, result as it should be, result as drawn, picture drawn from the caption; at the config's own
-        sampling settings."""
+        """Rows of picture to edit (white for a caption), result as it should be and as drawn, at the config's own
+        sampling settings; of scenes an edit and a caption side by side."""
+        items = [self.held_out[i] for i in range(SHEET_ITEMS)]
+        columns = [self._drawn(items, sample) for sample in range(0, len(items[0]["texts"]), 2)]
+        rows = torch.cat(columns, dim=1).clamp(0, 1)
+        return images.to_pil(rearrange(rows, "b k c h w -> c (b h) (k w)")[None])[0]
+
+    def _drawn(self, items: list[dict], sample: int) -> Tensor:
+        """Source, target and drawn result (B, 3, 3, H, W) of one sample of each item."""
         pipe = self.pipeline()
         pipe.set_progress_bar_config(disable=True)
-        items = [self.held_out[i] for i in range(SHEET_ITEMS)]
-        sources = [images.to_pil(item["images"][:1].float() / 255)[0] for item in items]
-        generators = [torch.Generator().manual_seed(i) for i in range(SHEET_ITEMS)]
-        common = {"generator": generators, "output_type": "pt"}
-        edited = pipe(
-            prompt=[item["texts"][0] for item in items], image=sources, preserve_unchanged=False, **common
-        ).images
-        drawn = pipe(prompt=[item["texts"][2] for item in items], **common).images
-        truth = torch.stack([item["images"][:2] for item in items]).float().to(edited.device) / 255
-        columns = torch.stack([truth[:, 0], truth[:, 1], edited, drawn], dim=1).clamp(0, 1)
-        return images.to_pil(rearrange(columns, "b k c h w -> c (b h) (k w)")[None])[0]
+        pictures = torch.stack([item["images"] for item in items]).float() / 255
+        which = torch.stack([torch.stack([item["source"][sample], item["target"][sample]]) for item in items])
+        rows = torch.ones(len(items), 3, *pictures.shape[2:])
+        rows[:, 1] = pictures[torch.arange(len(items)), which[:, 1]]
+        editing = which[:, 0] >= 0
+        rows[editing, 0] = pictures[editing, which[editing, 0]]
+        sources = images.to_pil(rows[:, 0])
+        for edits in (True, False):
+            numbers = [i for i in range(len(items)) if bool(editing[i]) == edits]
+            if not numbers:
+                continue
+            given = {"image": [sources[i] for i in numbers], "preserve_unchanged": False} if edits else {}
+            drawn = pipe(
+                prompt=[self._fitting(items[i]["texts"][sample]) for i in numbers],
+                generator=[torch.Generator().manual_seed(i) for i in numbers], output_type="pt", **given,
+            ).images  # fmt: skip
+            rows[numbers, 2] = drawn.float().cpu()
+        return rows
+
+    def _fitting(self, text: str) -> str:
+        """As much of a text as the text encoder has room for: the pipeline refuses longer ones, training cuts."""
+        while self.text_encoder.count_tokens(text) > self.text_encoder.config.max_tokens:
+            text = text[: int(0.95 * len(text))]
+        return text
 
     def export(self, folder: Path) -> None:
         self.transformer.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -12,12 +13,44 @@ class Task(nn.Module):
 
     `forward(batch)` returns named losses; "loss" is the one to minimise. It is a module so that Accelerate can wrap it
     (DDP and FSDP hook `forward`). Parameters that do not train have `requires_grad=False`.
+
+    A batch may come in parts, on several processes or one after another, and the losses of the parts are averaged. That
+    is the loss of the whole batch where every part counts alike; `counts`, `weighed` and `measure` are for the rest.
     """
 
     dataset: Dataset
+    # The loss that shows whether training diverges.
+    watched: str = "loss"
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         raise NotImplementedError
+
+    def counts(self, part: dict) -> dict[str, Tensor]:
+        """Of losses that are means over some of the values only (masked ones): over how many, in this part."""
+        return {}
+
+    @staticmethod
+    def weighed(losses: dict[str, Tensor], part: dict) -> dict[str, Tensor]:
+        """Losses of a part so that their mean over parts is the loss of the batch: times `part["share"]`, the part's
+        count over the mean count, which the loop adds when there are several parts."""
+        shares = part.get("share", {})
+        for name, share in shares.items():
+            # Nothing to average is nothing, not 0 / 0.
+            losses[name] = torch.where(share > 0, losses[name] * share, 0.0)
+        return losses
+
+    def measure(self, parts: list[dict]) -> None:
+        """Called with a batch's parts when one process computes several in turn: to add to each what depends on the
+        whole batch, such as statistics and adaptive weights."""
+
+    def after_step(self, parts: list[dict]) -> dict[str, Tensor]:
+        """Called when a batch's step is taken, with its parts: for what learns beside the loss and by itself, such as a
+        discriminator. Returns what it has to log."""
+        return {}
+
+    def companions(self) -> list:
+        """What learns in `after_step`: objects with `state_dict` and `load_state_dict`, saved with every state."""
+        return []
 
     def start(self) -> None:
         """Linear starts and the like; called once, before the first step of a fresh run."""

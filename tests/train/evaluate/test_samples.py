@@ -23,6 +23,14 @@ class Corner:
         return Features(pooled, 4 * pooled)
 
 
+class Corners(Corner):
+    """With two places: the first pixels of the first and of the last row."""
+
+    def __call__(self, pictures):
+        found = super().__call__(pictures)
+        return Features(found.pooled, found.logits, torch.cat([found.pooled, pictures[:, :, -1, 0].float() / 255], 1))
+
+
 def pictures(count, seed, side=16):
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
@@ -64,6 +72,24 @@ def test_numbers_against_pictures_and_against_statistics(tmp_path):
     assert "| corner |" in samples.markdown(only) and "50,000" in samples.markdown(only)
     with pytest.raises(ValueError, match="Inception's features only; corner needs"):
         samples.measure(tmp_path / "made.npz", tmp_path / "statistics.npz", Corner(), stored=False)
+
+
+def test_spatial_distance_where_there_are_spatial_features(tmp_path):
+    made, real = pictures(40, 1), pictures(30, 2) // 2
+    np.savez(tmp_path / "made.npz", made)
+    np.savez(tmp_path / "real.npz", real)
+    first, second = (
+        statistics(torch.from_numpy(np.concatenate([one[:, 0, 0], one[:, -1, 0]], 1).astype(np.float32) / 255))
+        for one in (made, real)
+    )
+    row = samples.measure(tmp_path / "made.npz", tmp_path / "real.npz", Corners())
+    assert row["sfid"] == pytest.approx(frechet_distance(first, second)) and row["sfid"] != row["gfid"]
+    assert samples.measure(tmp_path / "made.npz", tmp_path / "real.npz", Corner())["sfid"] is None
+    # ADM's references bring them as mu_s and sigma_s.
+    names = {"mu": np.zeros(3), "sigma": np.eye(3), "mu_s": first.mean, "sigma_s": first.covariance}
+    np.savez(tmp_path / "both.npz", arr_0=real, **names)
+    stored = samples.measure(tmp_path / "made.npz", tmp_path / "both.npz", Corners())
+    assert stored["sfid"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_folder_of_pictures_is_the_same_as_their_archive(tmp_path):

@@ -2,9 +2,11 @@
 
 import json
 
+from PIL import Image
+
 from train.__main__ import main
 from train.evaluate import sampling_study
-from train.evaluate.sampling_study import Row, markdown
+from train.evaluate.sampling_study import Row, best_of_each, curve, markdown
 
 
 def test_each_setting_of_the_grid_gets_a_row(smoke_checkpoint, tmp_path, capsys, monkeypatch):
@@ -20,3 +22,27 @@ def test_each_setting_of_the_grid_gets_a_row(smoke_checkpoint, tmp_path, capsys,
     assert {(row.edits, row.prompts) for row in rows} == {(0.0, 0.0)}
     assert rows[0].changed_error != rows[1].changed_error
     assert all(0.05 < row.changed_error < 1 and row.seconds > 0 for row in rows)
+    assert (tmp_path / "sampling-study.md").read_text().count(markdown(rows)) == 2  # of one setting all are the best
+    with Image.open(tmp_path / "sampling-curve.png") as picture:
+        assert picture.width > picture.height
+
+
+def row(steps: int, shift: float, edits: float, prompts: float = 0.5, error: float = 0.1) -> Row:
+    return Row(steps, shift, 2.0, 1.0, edits, prompts, error, 1.0)
+
+
+def test_the_best_of_each_number_of_steps_is_that_with_most_edits_right():
+    rows = [row(6, 2, 0.3), row(6, 8, 0.2), row(4, 2, 0.1, 0.4), row(4, 8, 0.1, 0.5), row(4, 30, 0.1, 0.5, 0.2)]
+    assert best_of_each(rows) == [rows[3], rows[0]]
+
+
+def test_the_curve_has_a_line_for_the_best_and_one_for_each_setting():
+    rows = [row(6, 2, 0.3), row(6, 8, 0.2), row(4, 2, 0.1, 0.4), row(4, 8, 0.1, 0.5)]
+    edits, prompts = curve(rows).axes
+    shown = {line.get_label(): line.get_xydata().tolist() for line in edits.get_lines()}
+    assert shown == {
+        "the best setting of each number of steps": [[4, 0.1], [6, 0.3]],
+        "shift 2, guidance 2, image guidance 1": [[4, 0.1], [6, 0.3]],
+        "shift 8, guidance 2, image guidance 1": [[4, 0.1], [6, 0.2]],
+    }
+    assert [line.get_ydata().tolist() for line in prompts.get_lines()][-1] == [0.5, 0.5]

@@ -1,0 +1,163 @@
+"""Compact tokenizers of the equal-budget study (`python -m train study`): one small network each, all of one size, that
+learned as SD-VAE, VA-VAE, a VQGAN, RAE, FAE or RPiAE do.
+
+They are the study's own: the names of the published tokenizers say whose idea each follows, not whose weights it has.
+Folders `assets/tokenizers/compact-*`, written by `python -m train study CONFIG --export`.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from ..autoencoder import AutoencoderRPiAE
+from ..bridge import Posterior, VariationalBridge
+from ..layers import map_to_tokens, patchify, tokens_to_map, unpatchify
+from ..loading import CONFIG, read_json, resolve
+from . import COMPACT, published
+from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
+from .rpiae import licence
+
+SOURCE = "compact, trained here for the study"
+FIT_ROUNDS = 10  # of k-means, when a codebook starts
+
+
+class CodebookBridge(nn.Module):
+    """Feature map (B, F, h, w) → code vectors (B, C, s h, s w) → feature map: a bridge through a codebook.
+
+    Each cell of the feature map becomes s x s codes; gradients pass the choice of a code as if it were not there.
+
+    Args:
+        codes, code_width: the codebook, (codes, C).
+        split: s.
+        bridge_config: arguments of the `VariationalBridge` whose mean is brought to the codes (without channels).
+    """
+
+    def __init__(self, feature_channels: int, codes: int, code_width: int, split: int, **bridge_config):
+        super().__init__()
+        self.split = split
+        self.latent_channels = code_width
+        self.bridge = VariationalBridge(feature_channels, code_width * split**2, **bridge_config)
+        self.codebook = nn.Embedding(codes, code_width)
+
+    def before_codes(self, feature_map: Tensor) -> Tensor:
+        """Feature map → what is brought to the nearest codes, (B, C, s h, s w)."""
+        cells = self.bridge.encode(feature_map).mean
+        return unpatchify(map_to_tokens(cells), tuple(cells.shape[-2:]), self.split)
+
+    def nearest(self, values: Tensor) -> Tensor:
+        """(B, C, h, w) → the nearest codes' numbers (B, h, w). In float32: half precision confuses neighbours."""
+        cells = values.float().movedim(1, -1)
+        distances = torch.cdist(cells.flatten(0, 2), self.codebook.weight.float())
+        return distances.argmin(-1).view(cells.shape[:-1])
+
+    def to_codes(self, values: Tensor) -> Tensor:
+        """(B, C, h, w) → the nearest codes themselves."""
+        return self.codebook(self.nearest(values.detach())).movedim(-1, 1)
+
+    def encode(self, feature_map: Tensor) -> Posterior:
+        values = self.before_codes(feature_map)
+        codes = self.to_codes(values)
+        if values.requires_grad:
+            codes = values + (codes - values).detach()
+        return Posterior(codes, torch.full_like(codes, -30.0))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents need not be codes: what a diffusion model draws is brought to the nearest ones first."""
+        codes = self.to_codes(latent).to(latent.dtype)
+        if latent.requires_grad:
+            codes = latent + (codes - latent).detach()
+        grid = (codes.shape[-2] // self.split, codes.shape[-1] // self.split)
+        return self.bridge.decode(tokens_to_map(patchify(codes, self.split), grid))
+
+    @torch.no_grad()
+    def fit_codes(self, feature_map: Tensor) -> None:
+        """Codes from a few rounds of k-means on what the encoder gives now."""
+        points = self.before_codes(feature_map).float().movedim(1, -1).flatten(0, 2)
+        count = len(self.codebook.weight)
+        # Spread over all points, again from the first where there are fewer points than codes.
+        centres = points[torch.arange(count, device=points.device) * max(1, len(points) // count) % len(points)].clone()
+        for _ in range(FIT_ROUNDS):
+            owners = torch.cdist(points, centres).argmin(-1)
+            sums = torch.zeros_like(centres).index_add_(0, owners, points)
+            sizes = torch.bincount(owners, minlength=count)[:, None]
+            centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
+        self.codebook.weight.copy_(centres)
+
+
+class AutoencoderCodebook(AutoencoderRPiAE):
+    """The same autoencoder with a codebook in place of the variational bridge.
+
+    Args:
+        bridge_config: arguments of `CodebookBridge` (without feature_channels).
+        others: as of AutoencoderRPiAE.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        encoder_config: dict,
+        decoder_config: dict,
+        bridge_config: dict,
+        image_size: int = 256,
+        latents_mean: list | None = None,
+        latents_scale: list | None = None,
+    ):
+        super().__init__(encoder_config, decoder_config, None, image_size, latents_mean, latents_scale)
+        self.register_to_config(bridge_config=bridge_config)
+        self.bridge = CodebookBridge(self.encoder.feature_channels, **bridge_config)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        side = self.bridge.split * self.config.image_size // self.encoder.downsampling
+        return (self.bridge.latent_channels, side, side)
+
+
+CLASSES = {one.__name__: one for one in (AutoencoderRPiAE, AutoencoderCodebook)}
+
+
+class CompactTokenizer(ModelTokenizer):
+    def encode_(self, x: Tensor) -> Tensor:
+        return self.model.encode(x).latent_dist.mode()
+
+    def decode_(self, z: Tensor) -> Tensor:
+        return self.model.decode(z).sample
+
+
+def names() -> list[str]:
+    """Of all that are in assets/tokenizers, in alphabetical order."""
+    return sorted(file.parent.name for file in published.ASSETS.glob(f"{COMPACT}*/{CONFIG}"))
+
+
+def open_model(folder: str | os.PathLike) -> AutoencoderRPiAE:
+    """The autoencoder of a folder, of the class that its config.json names, in float32. Raises ValueError."""
+    folder = Path(folder)
+    name = read_json(folder / CONFIG, "a compact tokenizer").get("_class_name")
+    if name not in CLASSES:
+        raise ValueError(f"{folder.name} holds a {name}; a compact tokenizer is one of {', '.join(CLASSES)}")
+    return CLASSES[name].from_pretrained(folder)
+
+
+def load(name: str, source: str | os.PathLike | None = None) -> CompactTokenizer:
+    """By its name, from assets/tokenizers or from the folder `source`. Raises ValueError."""
+    if source == RANDOM:
+        raise ValueError(f"{name} has no random weights: it is the study's own, of the size that was trained.")
+    if source is None and name not in names():
+        here = ", ".join(names()) or "none"
+        raise ValueError(f"There is no compact tokenizer {name!r} on this machine; there are: {here}.")
+    folder = published.ASSETS / name if source is None else resolve(source)
+    model = open_model(folder)
+    side, shape = model.config.image_size, model.latent_shape
+    info = TokenizerInfo(
+        name=name,
+        latent_shape=tuple(shape),
+        downsampling=side // shape[1],
+        parameters=count_parameters(model),
+        source=SOURCE,
+        licence=licence(folder),
+        image_size=side,
+        codes=len(model.bridge.codebook.weight) if isinstance(model, AutoencoderCodebook) else None,
+    )
+    return CompactTokenizer(model, info)

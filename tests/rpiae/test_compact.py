@@ -1,0 +1,99 @@
+"""The study's compact tokenizers: codebook, loading by name, and what a codebook's compression counts."""
+
+import math
+
+import pytest
+import torch
+
+from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.tokenizers import available, load, published
+from rpiae.tokenizers.base import TokenizerInfo
+from rpiae.tokenizers.compact import SOURCE, AutoencoderCodebook
+from rpiae.tokenizers.comparison import Comparison
+
+ENCODER = {"kind": "vit", "hidden_size": 32, "num_layers": 1, "num_heads": 2}
+DECODER = {
+    "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64, "position": "rope",
+    "final_norm": False, "norm_eps": 1e-6,
+}  # fmt: skip
+BRIDGE = {"codes": 16, "code_width": 2, "split": 2, "decoder_layers": 1}
+
+
+@pytest.fixture
+def codebook():
+    torch.manual_seed(0)
+    return AutoencoderCodebook(ENCODER, DECODER, BRIDGE, 64).eval()
+
+
+@pytest.fixture
+def x():
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_every_cell_is_a_code_and_decoding_takes_the_nearest(codebook, x):
+    with torch.no_grad():
+        z = codebook.encode(x).latent_dist.mode()
+        assert z.shape == (2, *codebook.latent_shape) == (2, 2, 8, 8)
+        codes = codebook.bridge.codebook.weight
+        distances = (z.movedim(1, -1)[..., None, :] - codes).norm(dim=-1)
+        assert distances.amin(-1).max() == 0
+        drawn = z + 1e-3 * torch.randn(z.shape, generator=torch.Generator().manual_seed(2))
+        assert torch.equal(codebook.decode(drawn).sample, codebook.decode(z).sample)
+
+
+def test_gradients_pass_the_choice_of_a_code(codebook, x):
+    codebook(x).mean().backward()
+    assert codebook.bridge.bridge.encoder.moments.weight.grad.abs().max() > 0
+    assert codebook.encoder.model.patch_embed.proj.weight.grad.abs().max() > 0
+
+
+def test_fitted_codes_are_nearer_to_what_comes_before_them(codebook, x):
+    features = codebook.encode_features(x).detach()
+    values = codebook.bridge.before_codes(features).detach()
+
+    def error():
+        return (codebook.bridge.to_codes(values) - values).square().mean().item()
+
+    before = error()
+    codebook.bridge.fit_codes(features)
+    assert error() < before / 4
+
+
+def test_by_name_from_the_assets(codebook, x, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "ASSETS", tmp_path)
+    torch.manual_seed(3)
+    kl = AutoencoderRPiAE(ENCODER, DECODER, {"latent_channels": 4, "decoder_layers": 1}, 64).eval()
+    codebook.save_pretrained(tmp_path / "compact-vqgan")
+    kl.save_pretrained(tmp_path / "compact-sd-vae")
+    (tmp_path / "compact-sd-vae" / "README.md").write_text("---\nlicense: cc-by-sa-4.0\n---\n")
+    assert [name for name in available() if name.startswith("compact-")] == ["compact-sd-vae", "compact-vqgan"]
+    for name, model, shape, codes in (
+        ("compact-vqgan", codebook, (2, 8, 8), 16),
+        ("compact-sd-vae", kl, (4, 4, 4), None),
+    ):
+        found = load(name)
+        info = found.info
+        assert (info.name, info.latent_shape, info.codes, info.image_size) == (name, shape, codes, 64)
+        assert info.source == SOURCE and info.parameters == sum(one.numel() for one in model.parameters())
+        with torch.no_grad():
+            torch.testing.assert_close(found.decode(found.encode(x)), model(x).clamp(0, 1))
+    assert load("compact-sd-vae").info.licence == "cc-by-sa-4.0"
+    with pytest.raises(ValueError, match="no compact tokenizer 'compact-rae'.*compact-sd-vae, compact-vqgan"):
+        load("compact-rae")
+    with pytest.raises(ValueError, match="no random weights"):
+        load("compact-vqgan", "random")
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    with pytest.raises(ValueError, match="holds a AutoencoderKL; a compact tokenizer is one of AutoencoderRPiAE"):
+        load("compact-rae", tmp_path)
+
+
+def test_compression_of_a_codebook_counts_bits():
+    info = TokenizerInfo("llamagen-vq", (8, 16, 16), 16, 1, "", "", codes=16384)
+    bits = 8 * 3 * 256**2
+    assert Comparison("llamagen-vq", info).compression == pytest.approx(bits / (256 * 14))
+    numbers = TokenizerInfo("sd-vae", (4, 32, 32), 8, 1, "", "")
+    assert Comparison("sd-vae", numbers).compression == 3 * 256**2 / math.prod((4, 32, 32)) == 48
+    assert Comparison("sd-vae", reason="not there").compression is None

@@ -1,0 +1,176 @@
+"""The study: every row's phases learn what they should, one row goes the whole way, the table claims no more than its
+seeds allow, and finished tokenizers come to Compare."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from rpiae.encoder import build_encoder
+from rpiae.loading import WEIGHTS
+from rpiae.tokenizers import load, published
+from train.__main__ import main
+from train.study import bundle, report
+from train.study import tokenizer as tokenizer_module
+from train.study.config import load_study
+from train.study.generator import time_shift, transformer_config
+from train.study.rows import ROWS, chosen
+from train.study.run import RowRun
+from train.study.tokenizer import alignment_loss
+from train.study.world import inhabited
+
+PARTS = ("encoder", "bridge", "decoder")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return load_study("smoke", [f"output={folder}", f"results={folder}/results"])
+
+
+@pytest.fixture(scope="module")
+def frozen(study):
+    torch.manual_seed(0)
+    return build_encoder(study.models.encoder, study.models.image_size).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_phase_learns_with_its_own_parts_and_losses(study, frozen, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "LATENT_PICTURES", 8)
+    row, before = ROWS[name], None
+    torch.manual_seed(0)
+    with inhabited(study.world):
+        for phase in row.phases:
+            stage = RowRun(study, name, 0).stage(phase)
+            task = RowRun(study, name, 0)._task(phase, stage, before, frozen)
+            if task.fresh:
+                task.start()
+            task.train()
+            batch = torch.utils.data.default_collate([task.dataset[i] for i in range(4)])
+            losses = task(batch)
+            losses["loss"].backward()
+            for part in PARTS:
+                module = getattr(task.vae, part)
+                moved = module is not None and any(p.grad is not None for p in module.parameters())
+                assert moved == (part in phase.trains), f"{phase.name}: {part}"
+            assert ("anchor" in losses) == bool(phase.changes.get("pivot"))
+            assert ("l1" in losses) == bool(stage.l1) and ("codes" in losses) == (row.latent == "codes")
+            assert ("kl" in losses) == bool(stage.kl)
+            before = tmp_path / phase.name
+            task.eval()
+            task.export(before)
+    # One scale for all: what the transformer is given has mean square one.
+    with inhabited(study.world), torch.no_grad():
+        x = torch.stack([task.for_latents[i]["image"] for i in range(8)]).float() / 255
+        assert task.vae.normalise(task.vae.encode(x).latent_dist.mode()).square().mean().item() == pytest.approx(
+            1, rel=1e-3
+        )
+    assert (task.vae.bridge is None) == (row.latent == "features")
+    if row.start == "representation" and all("encoder" not in phase.trains for phase in row.phases):
+        assert all(torch.equal(a, b) for a, b in zip(task.vae.encoder.parameters(), frozen.parameters(), strict=True))
+
+
+def test_alignment_is_content_with_what_is_near_enough():
+    torch.manual_seed(0)
+    wanted = torch.randn(2, 6, 3, 3)
+    assert alignment_loss(3 * wanted, wanted) == 0
+    assert alignment_loss(wanted + 0.1 * torch.randn(wanted.shape), wanted) < 1e-3
+    assert (
+        alignment_loss(-wanted, wanted) > 1
+    )  # every cell points the other way, though they are to each other as before
+    turned = torch.linalg.qr(torch.randn(6, 6))[0]
+    assert 0.1 < alignment_loss(torch.einsum("oc,bchw->bohw", turned, wanted), wanted) < 1
+
+
+def test_every_latent_gives_the_same_tokens_and_its_own_shift(study):
+    for shape, patch in (((8, 4, 4), 1), ((32, 4, 4), 1), ((2, 8, 8), 2)):
+        found = transformer_config(study, shape)
+        assert (found["in_channels"], found["sample_size"] // found["patch_size"], found["patch_size"]) == (
+            shape[0],
+            4,
+            patch,
+        )
+    assert time_shift(study, (8, 4, 4), 3.0) == 3 and time_shift(study, (32, 4, 4), 3.0) == 6
+    with pytest.raises(ValueError, match="6 rows"):
+        transformer_config(study, (8, 6, 6))
+
+
+def test_a_row_goes_the_whole_way_and_is_not_done_again(study, capsys, tmp_path, monkeypatch):
+    asked = ["study", "smoke", f"output={study.output}", f"results={study.results}"]
+    assert main([*asked, "--rows", "rae"]) == 0
+    file = study.results / "rows" / "rae-0.json"
+    row = json.loads(file.read_text())
+    numbers = row["numbers"]
+    assert 5 < numbers["psnr"] < 60 and 0 < numbers["ssim"] < 1 and numbers["fd"] > 0 and numbers["drawn_fd"] > 0
+    assert all(0 <= numbers[f"probe_{name}"] <= 1 for name in ("nouns", "colors", "places"))
+    assert set(numbers["by_category"]) == {"color_alter"} and len(numbers["by_skill"]) == 6
+    assert row["latent_shape"] == [32, 4, 4] and [point["samples"] for point in row["curve"]] == [2, 4]
+    assert row["legs"]["decoder"]["samples"] == study.tokenizer.samples
+    assert not list(study.output.glob("*/*/state-*"))  # they are for going on, and it is finished
+    table = (study.results / "table.md").read_text()
+    assert table.strip() in capsys.readouterr().out and "| RAE | 32 × 4 × 4 |" in table
+    assert numbers["feature_space"] in table
+    with Image.open(study.results / "curves.png") as picture:
+        assert picture.width > 1000
+
+    made = file.stat().st_mtime_ns
+    assert main([*asked, "--rows", "rae"]) == 0
+    assert file.stat().st_mtime_ns == made
+    assert main([*asked, "measure.edits=2", "--rows", "rae"]) == 2
+    assert "rae-0.json holds this row with other settings" in capsys.readouterr().err
+
+    folders = bundle.export(study, ["rpiae", "rae"], tmp_path)
+    assert [folder.name for folder in folders] == ["compact-rae"]
+    monkeypatch.setattr(published, "ASSETS", tmp_path)
+    found = load("compact-rae")
+    assert found.info.latent_shape == (32, 4, 4) and found.info.licence == "cc-by-sa-4.0"
+    assert "not** the published RAE" in (folders[0] / "README.md").read_text()
+    half = (folders[0] / WEIGHTS).stat().st_size
+    assert half < 0.6 * (study.output / "rae-0" / "decoder" / "result" / WEIGHTS).stat().st_size
+    with pytest.raises(ValueError, match="no tokenizer of rpiae is finished"):
+        bundle.export(study, ["rpiae"], tmp_path)
+    with pytest.raises(ValueError, match="no tokenizer"):  # a limit that nothing fits in
+        bundle.export(study, ["rae"], tmp_path / "none", limit=1000)
+
+
+def test_what_it_costs_is_known_before(capsys):
+    assert main(["study", "stickers-128", "--dry-run", "--rows", "rpiae,rae,vqgan"]) == 0
+    lines = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    found = {cells[1].strip(): [cells[2].strip(), cells[5].strip()] for cells in lines[1:]}
+    assert set(found) == {"rpiae", "rae", "vqgan", "all rows, 2 seeds"}
+    assert all(0.5 < float(found[name][1]) < 15 for name in ("rpiae", "rae", "vqgan"))
+    assert int(found["rae"][0]) < int(found["rpiae"][0]) < 2_000_000
+
+
+def test_rows_by_name():
+    assert chosen("rae, fae") == ["rae", "fae"] and chosen(None) == list(ROWS)
+    with pytest.raises(ValueError, match="no row vae; it has: rpiae"):
+        chosen("rae,vae")
+
+
+def finished(name, seed, psnr):
+    """A row's file, with numbers as they are to be told apart."""
+    numbers = {key: psnr for key, _, _ in report.COLUMNS.values()} | {"pictures": 8, "feature_space": "some space"}
+    curve = [{"samples": samples} | dict.fromkeys(report.PANELS, samples / 10) for samples in (1, 2)]
+    return {
+        "row": name, "seed": seed, "title": ROWS[name].title, "numbers": numbers, "curve": curve,
+        "latent_shape": [8, 4, 4], "legs": {"generator": {"minutes": 2.0}},
+    }  # fmt: skip
+
+
+def test_no_ranking_is_claimed_inside_the_spread(tmp_path):
+    values = {"rpiae": (28.0, 30.0), "rae": (29.5, 27.0), "va-vae": (20.0, 21.0)}
+    (tmp_path / "rows").mkdir()
+    for name, seeds in values.items():
+        for seed, psnr in enumerate(seeds):
+            (tmp_path / "rows" / f"{name}-{seed}.json").write_text(json.dumps(finished(name, seed, psnr)))
+    lines = report.write(tmp_path).splitlines()
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in lines[2:5]}
+    assert [rows[title][3] for title in ("RPiAE", "RAE", "VA-VAE")] == [
+        "**29.00 ± 1.00**", "**28.25 ± 1.25**", "20.50 ± 0.50"
+    ]  # fmt: skip
+    # Less is better for distances, and there the last row stands alone.
+    assert [rows[title][6].startswith("**") for title in ("RPiAE", "RAE", "VA-VAE")] == [False, False, True]
+    with pytest.raises(ValueError, match="holds no finished row"):
+        report.write(tmp_path / "rows")

@@ -1,0 +1,125 @@
+"""A batch that several processes share, or that one computes in parts, teaches what the whole batch teaches."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from train.config import load_config
+from train.runtime import set_up
+from train.stages import Stages
+
+STEPS = 20
+STAGES = {"representation": 4, "pivot": 4, "bridge": 4, "decoder": 4, "edit": 2}  # with samples a step
+# Gentle rates: at the smoke config's own, rounding grows tenfold in a few steps, as any difference does.
+EVERYWHERE = ("optimizer.lr=3e-6", "optimizer.muon_lr=3e-5", "log_every=1", "validate_every=1000", "diverging=null")
+SMALLER = ["stages.edit.draws=1", "stages.bridge.semantic_channels=0"] + [
+    f"stages.{name}.crop=32" for name in ("pivot", "bridge", "decoder")
+]
+# The weight of the first step, of a pivot loss that is zero, is a number of rounding errors.
+STEADY = ["stages.pivot.pivot_constant_steps=2"]
+
+
+def overrides(folder, *more):
+    sizes = [f"stages.{name}.batch_size={size}" for name, size in STAGES.items()]
+    lengths = [f"stages.{name}.samples={STEPS * size}" for name, size in STAGES.items()]
+    others = [f"stages.{name}.{setting}" for name in STAGES for setting in EVERYWHERE]
+    return [f"output={folder}", *sizes, *lengths, *others, *SMALLER, *STEADY, *more]
+
+
+def curve(folder, name):
+    """What was logged in training, step by step."""
+    records = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
+    records = [record for record in records if "loss" in record]
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    return records
+
+
+def assert_same_curve(one, other, ignored=()):
+    for first, second in zip(one, other, strict=True):
+        assert first.keys() == second.keys()
+        for name in first.keys() - {"seconds", *ignored}:
+            difference = abs(first[name] - second[name]) / max(1.0, abs(first[name]))
+            limit = 1e-2 if name == "pivot_weight" else 1e-4  # a ratio of gradients, of which one is almost zero
+            assert difference < limit, f"step {first['step']}: {name} {first[name]} and {second[name]}"
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Every stage on two processes, each with half of every batch."""
+    folder = tmp_path_factory.mktemp("together")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--main_process_port", "0", "-m", "train", "smoke", "all", *overrides(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def alone(together, folder, name, *more):
+    """One stage on one process, from the results of the stages before it: linear starts magnify rounding."""
+    for before in list(STAGES)[: list(STAGES).index(name)]:
+        (folder / before).symlink_to(together / before)
+    Stages(load_config("smoke", overrides(folder, *more))).run(name)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_learn_what_one_learns(together, tmp_path, name):
+    one = alone(together, tmp_path, name)
+    # The patches that an edit changes are averaged per process: a number to look at, not to learn from.
+    assert_same_curve(curve(one, name), curve(together, name), ignored=("changed",))
+    (ours,), (theirs,) = ((folder / name / "result").glob("*.safetensors") for folder in (one, together))
+    ours, theirs = load_file(ours), load_file(theirs)
+    assert ours.keys() == theirs.keys()
+    for key, tensor in ours.items():
+        torch.testing.assert_close(
+            theirs[key], tensor, atol=2e-4, rtol=1e-2, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["representation", "pivot"])
+def test_parts_of_a_batch_learn_what_the_whole_learns(together, tmp_path, name):
+    parts = alone(together, tmp_path, name, f"stages.{name}.accumulate=2")
+    assert_same_curve(curve(together, name), curve(parts, name))
+
+
+@pytest.mark.slow
+def test_only_the_main_process_writes_and_any_number_goes_on_from_it(together, tmp_path):
+    folder = tmp_path / "output"
+    shutil.copytree(together, folder)
+    (state,) = (folder / "bridge").glob(f"state-{STEPS:08d}")
+    assert {file.name for file in state.glob("random_states_*")} == {"random_states_0.pkl", "random_states_1.pkl"}
+    assert len(list((folder / "bridge").glob("sheet-*.png"))) == 1
+    (folder / "bridge" / "finished.json").unlink()
+    shutil.rmtree(folder / "checkpoint")
+    assert Stages(load_config("smoke", overrides(folder))).run("bridge")  # one process, from the state of two
+    again, finished = (
+        load_file(one / "bridge" / "result" / "diffusion_pytorch_model.safetensors") for one in (folder, together)
+    )
+    assert all(torch.equal(again[key], finished[key]) for key in finished)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
+    config = load_config("smoke", [f"output={tmp_path}", "stages.representation.accumulate=3"])
+    with pytest.raises(
+        ValueError, match=r"batch_size=8 cannot be shared out over 1 processes in 3 parts.*multiple of 3"
+    ):
+        Stages(config).run("representation")
+
+
+def test_a_launcher_that_starts_one_process_for_two_is_noticed(monkeypatch):
+    """What `accelerate launch --num_processes 2` sets on a machine without GPUs, where it starts a single process."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "False")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ValueError, match="--multi_gpu"):
+        set_up(load_config("smoke"))

@@ -1,0 +1,110 @@
+"""States are whole or not there, and the log is that of one run, whatever moment a process was killed at."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from train.config import load_config
+from train.stages import Stages
+from train.states import Log, States
+from train.tasks.representation import RepresentationTask
+
+STAGE = "stages.representation"
+
+
+def write(states, step):
+    states.beside(step).mkdir()
+    (states.beside(step) / "weights").write_text(str(step))
+    states.commit(step)
+
+
+def test_the_newest_states_are_kept_and_rubbish_is_swept(tmp_path):
+    states = States(tmp_path, kept=2)
+    for step in (5, 10, 100):
+        write(states, step)
+    states.beside(105).mkdir()  # killed while writing
+    assert [state.name for state in states.all()] == ["state-00000010", "state-00000100"]
+    states.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state-00000010", "state-00000100"]
+
+
+def test_a_log_goes_on_from_the_state(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    log.rewind(3)  # nothing there yet
+    for step in (1, 2, 3):
+        log.write({"step": step, "loss": step / 2})
+    with open(log.file, "a", encoding="utf-8") as stream:
+        stream.write('{"step": 4, "lo')  # killed while writing
+    log.rewind(2)
+    log.write({"step": 3, "loss": 7.0})
+    records = [json.loads(line) for line in log.file.read_text().splitlines()]
+    assert records == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 1.0}, {"step": 3, "loss": 7.0}]
+
+
+def settings(folder, *more):
+    return [f"output={folder}", f"{STAGE}.log_every=2", f"{STAGE}.checkpoint_minutes=0", *more]
+
+
+def run(folder, *more, **how):
+    Stages(load_config("smoke", settings(folder, *more))).run("representation", **how)
+
+
+def logged(folder):
+    records = map(json.loads, (folder / "representation" / "log.jsonl").read_text().splitlines())
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_run_goes_on_as_if_nothing_had_been(tmp_path):
+    """The whole process, by SIGKILL, once while it trains and once more after it went on."""
+    many = (f"{STAGE}.samples=160", f"{STAGE}.batch_size=4", f"{STAGE}.validate_every=20")
+    run(tmp_path / "whole", *many)
+    command = [sys.executable, "-m", "train", "smoke", "representation", "--resume"]
+    command += settings(tmp_path / "killed", *many)
+    states = States(tmp_path / "killed" / "representation", 2)
+    for reached in (5, 17):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            # A little after a state: while the next step is taken, or the next state is written.
+            while process.poll() is None and not any(int(state.name[-8:]) >= reached for state in states.all()):
+                time.sleep(0.002)
+            os.kill(process.pid, signal.SIGKILL)
+    assert not (states.folder / "finished.json").exists()
+    run(tmp_path / "killed", *many)
+    result = "representation/result/encoder.safetensors"
+    one, other = (load_file(tmp_path / name / result) for name in ("whole", "killed"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
+    assert len(states.all()) == 2 and not list(states.folder.glob("*.part"))
+
+
+def test_a_run_that_diverges_stops_and_goes_on_with_other_rates(tmp_path):
+    with pytest.raises(ValueError, match=r"diverges at step 4 .*samples 24 to 31.*state-00000003: .*optimizer\.lr"):
+        run(tmp_path, f"{STAGE}.diverging=1.1")  # the smoke config's rates are far too high
+    lower = (f"{STAGE}.diverging=null", f"{STAGE}.optimizer.lr=1e-5", f"{STAGE}.keep_states=3")
+    with pytest.raises(ValueError, match=r"other settings \(optimizer\)"):
+        run(tmp_path, *lower)
+    run(tmp_path, *lower, revise=True)
+    revised = [record["revised"]["optimizer"]["lr"] for record in logged(tmp_path) if "revised" in record]
+    assert revised == [1e-5]
+    assert len(States(tmp_path / "representation", 3).all()) == 3
+
+
+def test_a_loss_that_is_not_finite_names_samples_and_state(tmp_path):
+    with pytest.raises(ValueError, match=r"not finite at step 1 \(samples 8 to 15\).*state-00000001: go on with"):
+        run(tmp_path, f"{STAGE}.optimizer.lr=1e30")
+
+
+def test_out_of_memory_says_which_setting_to_change(tmp_path, monkeypatch):
+    # The allocator's own error, for a petabyte.
+    monkeypatch.setattr(RepresentationTask, "forward", lambda self, batch: {"loss": torch.empty(2**50)})
+    with pytest.raises(ValueError, match=r"out of memory at step 0 .*accumulate=2, .*4 samples at a time instead of 8"):
+        run(tmp_path)
+    with pytest.raises(ValueError, match=r"batch_size must be lower"):
+        run(tmp_path / "one", f"{STAGE}.accumulate=8")

@@ -1,0 +1,78 @@
+"""`python -m train study NAME`: compact tokenizers after six ideas at equal budget, the same generator on each.
+
+    python -m train study stickers-256                     # without a GPU: its smaller world, stickers-128
+    python -m train study stickers-128 --rows rpiae,rae    # some rows
+    python -m train study stickers-128 --dry-run           # parameters, FLOPs, minutes
+    python -m train study stickers-128 --table             # the table and the curves of what is finished
+    python -m train study stickers-128 --export            # finished tokenizers to assets/tokenizers, for Compare
+
+Rows are done one by one, all with the first seed before any with the second, each written to <results>/rows as it is
+finished; what is there is skipped, what was stopped goes on.
+"""
+
+import argparse
+import logging
+import os
+
+import torch
+
+from ..runtime import is_main_process
+from . import budget, bundle, report
+from .config import StudySettings, load_study
+from .judged import ceiling
+from .rows import chosen
+from .run import RowRun
+from .world import inhabited
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m train study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", help="a name in train/study/configs, or a YAML file")
+    parser.add_argument("settings", nargs="*", help="overrides, such as tokenizer.samples=1000")
+    parser.add_argument("--rows", help="names with commas; all when left out")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="print parameters and cost, then stop")
+    what.add_argument("--table", action="store_true", help="only write table and curves of what is finished")
+    what.add_argument("--export", action="store_true", help="only write finished tokenizers to assets/tokenizers")
+    options = parser.parse_intermixed_args(arguments)
+    names = chosen(options.rows)
+    study = open_study(options.study, options.settings)
+    if options.dry_run:
+        print(budget.describe(study, names))
+    elif options.table:
+        print(report.write(study.results))
+    elif options.export:
+        for folder in bundle.export(study, names):
+            print(folder)
+    else:
+        print(run(study, names))
+
+
+def open_study(name: str, settings: list[str]) -> StudySettings:
+    """The study of that name or, on a machine without a GPU, the one that it names for that."""
+    study = load_study(name, settings)
+    if study.on_cpu is None or torch.cuda.is_available():
+        return study
+    print(f"No GPU here: {study.on_cpu}, the smaller world, in place of {study.name}.")
+    return load_study(study.on_cpu, settings)
+
+
+def run(study: StudySettings, names: list[str]) -> str:
+    """All of these rows with every seed; returns the table."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("train").setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if study.threads:
+        torch.set_num_threads(study.threads)
+    with inhabited(study.world):
+        share = ceiling(study.world, study.measure.ceiling)
+        logger.info("the judge accepts %.0f %% of true pictures at %d px", 100 * share, study.world.side)
+        for seed in study.seeds:
+            for name in names:
+                RowRun(study, name, seed).run()
+                text = report.write(study.results)
+    return text

@@ -1,0 +1,99 @@
+"""A study's settings: its world, one size for all rows, and what each row may spend. Read from `configs/*.yaml`."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ..config import (
+    AutoencoderStage,
+    DiffusionStage,
+    ModelSettings,
+    RepresentationStage,
+    SamplingSettings,
+    Settings,
+    _apply,
+)
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+
+
+class WorldSettings(Settings):
+    """Which scenes there are. None is all that the vocabulary has."""
+
+    # Pictures are drawn at the canvas's 256 px and brought to this side, a half or a quarter of it.
+    side: int = 256
+    nouns: tuple[str, ...] | None = None
+    backgrounds: tuple[str, ...] | None = None
+    # Of edits.
+    categories: tuple[str, ...] | None = None
+    # In place of the vocabulary's own shares (assets/scenes/vocabulary.json, "sampling").
+    sampling: dict[str, Any] = {}
+
+
+class CodebookSettings(Settings):
+    """Of the row that has one: each cell of the feature map becomes split x split codes of `code_width` numbers."""
+
+    codes: int = 1024
+    code_width: int = 8
+    split: int = 2
+
+
+class MeasureSettings(Settings):
+    """How many held-out cases are behind each number."""
+
+    # For PSNR, SSIM, perceptual and Fréchet distance.
+    pictures: int = 256
+    # True pictures, to see what the judge makes of them at the world's size.
+    ceiling: int = 24
+    # To fit linear probes on, and to judge them.
+    probe: tuple[int, int] = (512, 192)
+    # Per skill and per category: at the end ...
+    prompts: int = 10
+    edits: int = 8
+    # ... and at each point of the curve.
+    curve_points: int = 4
+    curve_prompts: int = 4
+    curve_edits: int = 4
+
+
+class StudySettings(Settings):
+    name: str
+    # The study that takes this one's place on a machine without a GPU.
+    on_cpu: str | None = None
+    # States, logs and weights of every stage.
+    output: Path
+    # One JSON file a row and seed, the table and the curves.
+    results: Path
+    seeds: tuple[int, ...] = (0, 1)
+    threads: int | None = None
+    world: WorldSettings
+    models: ModelSettings
+    codebook: CodebookSettings = CodebookSettings()
+    sampling: SamplingSettings
+    # Trained once: the frozen representation of every row that has one.
+    representation: RepresentationStage
+    # `samples` are a row's in all its phases together; what trains and what else counts is the row's (see `rows`).
+    tokenizer: AutoencoderStage
+    generator: DiffusionStage
+    measure: MeasureSettings = MeasureSettings()
+
+
+def load_study(name: str, overrides: list[str] | None = None) -> StudySettings:
+    """A study by name (train/study/configs) or path, with overrides like "tokenizer.samples=1000".
+
+    ValueError with every mistake: file not found, unknown key, value of the wrong kind.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIG_FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
+        raise ValueError(f"no study {name!r}; there are: {known}")
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for override in overrides or []:
+        _apply(settings, override)
+    try:
+        return StudySettings.model_validate(settings)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (value: {e['input']!r})" for e in error.errors()]
+        raise ValueError(f"study {name!r}: " + "; ".join(lines)) from None

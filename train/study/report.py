@@ -1,0 +1,119 @@
+"""The study's rows as one table and its curves as one picture. Two seeds are a spread: no ranking inside it."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from .rows import ROWS
+
+# Column → (number, format, which is better: larger or smaller).
+COLUMNS = {
+    "PSNR, dB": ("psnr", "{:.2f}", max),
+    "SSIM": ("ssim", "{:.3f}", max),
+    "perceptual": ("perceptual", "{:.3f}", min),
+    "FD": ("fd", "{:.1f}", min),
+    "nouns": ("probe_nouns", "{:.1%}", max),
+    "colours": ("probe_colors", "{:.1%}", max),
+    "places": ("probe_places", "{:.1%}", max),
+    "FD drawn": ("drawn_fd", "{:.1f}", min),
+    "text to image": ("skills", "{:.1%}", max),
+    "its checks": ("skill_checks", "{:.1%}", max),
+    "edits": ("edits", "{:.1%}", max),
+    "their checks": ("edit_checks", "{:.1%}", max),
+    "changed pixels": ("changed_error", "{:.3f}", min),
+}
+PANELS = {
+    "skills": "text to image, share right",
+    "edits": "edits, share right",
+    "skill_checks": "text to image, checks passed",
+    "edit_checks": "edits, checks passed",
+}
+
+
+def read_rows(results: Path) -> dict[str, list[dict]]:
+    """Finished rows by name, in the study's order; their seeds in order."""
+    found = defaultdict(list)
+    for file in sorted((results / "rows").glob("*.json")):
+        one = json.loads(file.read_text(encoding="utf-8"))
+        found[one["row"]].append(one)
+    return {name: sorted(found[name], key=lambda one: one["seed"]) for name in ROWS if name in found}
+
+
+def write(results: Path) -> str:
+    """Table and curves of what is finished, into table.md and curves.png; returns the table."""
+    rows = read_rows(results)
+    if not rows:
+        raise ValueError(f"{results} holds no finished row of the study")
+    text = table(rows)
+    (results / "table.md").write_text(text + "\n", encoding="utf-8")
+    curves(rows, results / "curves.png")
+    return text
+
+
+def table(rows: dict[str, list[dict]]) -> str:
+    """Markdown: the mean over seeds ± half of what lies between them; in bold all that is not clear of the best."""
+    spans = {name: {key: _span(seeds, key) for key, _, _ in COLUMNS.values()} for name, seeds in rows.items()}
+    first = next(iter(rows.values()))[0]
+    lines = [
+        "| | latent | " + " | ".join(COLUMNS) + " | minutes |",
+        "|---|---|" + "---:|" * (len(COLUMNS) + 1),
+    ]
+    for name, seeds in rows.items():
+        cells = []
+        for key, form, best in COLUMNS.values():
+            low, high = spans[name][key]
+            mean, half = form.format((low + high) / 2), form.format((high - low) / 2)
+            cell = f"{mean} ± {half}" if len(seeds) > 1 else mean
+            cells.append(f"**{cell}**" if _among_the_best(name, key, best, spans) else cell)
+        minutes = np.mean([sum(leg["minutes"] for leg in one["legs"].values()) for one in seeds])
+        shape = " × ".join(map(str, seeds[0]["latent_shape"]))
+        lines.append(f"| {seeds[0]['title']} | {shape} | " + " | ".join(cells) + f" | {minutes:.0f} |")
+    seeds = sorted({one["seed"] for some in rows.values() for one in some})
+    count = first["numbers"]["pictures"]
+    lines += [
+        "",
+        f"Seeds: {', '.join(map(str, seeds))}; ± is half of what lies between them. Bold: the best mean, and every row "
+        "whose seeds are not clear of its seeds, so no ranking is claimed among bold cells.",
+        f"FD: Fréchet distance in the features of {first['numbers']['feature_space']}, {count} held-out pictures: it "
+        "compares rows here and nothing else. Perceptual: EfficientNet-Lite0 features, see train/perceptual.py. Nouns, "
+        "colours, places: linear probes of one token of the latent. Text to image, edits: share that the judge accepts "
+        "whole, and of its single checks. Changed pixels: error (rms) where an edit changes the picture.",
+    ]
+    return "\n".join(lines)
+
+
+def _span(seeds: list[dict], key: str) -> tuple[float, float]:
+    values = [one["numbers"][key] for one in seeds]
+    return min(values), max(values)
+
+
+def _among_the_best(name: str, key: str, best, spans: dict) -> bool:
+    """Whether a row's seeds overlap those of the row with the best mean."""
+    if len(spans) < 2:
+        return False
+    winner = best(spans, key=lambda other: sum(spans[other][key]))
+    (low, high), (least, most) = spans[name][key], spans[winner][key]
+    return low <= most and least <= high
+
+
+def curves(rows: dict[str, list[dict]], path: Path) -> None:
+    """A line a row over the generator's scenes, its seeds' spread as a band; ablations are dashed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True).ravel()
+    for panel, (key, title) in zip(panels, PANELS.items(), strict=True):
+        for name, seeds in rows.items():
+            samples = [point["samples"] for point in seeds[0]["curve"]]
+            values = np.array([[point[key] for point in one["curve"]] for one in seeds])
+            style = "--" if ROWS[name].ablation else "-"
+            (line,) = panel.plot(samples, values.mean(0), style, marker=".", label=seeds[0]["title"])
+            panel.fill_between(samples, values.min(0), values.max(0), color=line.get_color(), alpha=0.12)
+        panel.set_title(title)
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+        panel.set_xlabel("scenes seen")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=110)
