@@ -1,8 +1,9 @@
 # make run         set up and serve the studio        make run ARGS="--port 8000"
 # make test        set up, lint, all tests            make test ARGS="tests/rpiae -k region"
-# make bench       every benchmark, one after another
+# make bench       every benchmark, one after another; tables in runs/bench   make bench ARGS="--quick --output DIR"
 # make lint        ruff
 # make checkpoint  train assets/checkpoints/stickers-256, skipping what is finished
+# make screens     photograph the studio's tabs for docs/studio.md, after one real edit, generation and comparison
 # make setup       everything that tests and training need
 # VENV is the environment's folder, PYTHON the Python that makes it: make run VENV=/elsewhere PYTHON=python3.12
 
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := run
-.PHONY: run test bench lint checkpoint setup chromium
+.PHONY: run test bench lint checkpoint screens setup chromium
 
 run: $(VENV)/.ready
 	$(python) app.py $(ARGS)
@@ -31,14 +32,19 @@ test: $(VENV)/.ready-dev chromium
 lint: $(VENV)/.ready-dev
 	$(python) -m ruff check .
 
+# ARGS are for the benchmarks that share side_by_side.py; others have arguments of their own.
 bench: $(VENV)/.ready-dev
 	@failed=; for file in tests/benchmarks/bench_*.py; do \
-		echo "== $$file"; PYTHONPATH=. $(python) $$file $(ARGS) || failed="$$failed $$file"; \
+		args=; if grep -q side_by_side $$file; then args="$(ARGS)"; fi; \
+		echo "== $$file"; PYTHONPATH=. $(python) $$file $$args || failed="$$failed $$file"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed"; exit 1; fi
 
 checkpoint: $(VENV)/.ready-dev
 	$(python) -m train stickers-256 all $(ARGS)
+
+screens: $(VENV)/.ready-dev chromium
+	PYTHONPATH=. $(python) tests/browser/screens.py $(ARGS)
 
 setup: $(VENV)/.ready-dev
 

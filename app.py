@@ -29,7 +29,8 @@ def main() -> int:
     try:
         check_checkpoint(settings.checkpoint)
         kind = zero.ZeroService if zero.ON else Service
-        service = kind(settings.checkpoint, allow_paths=own, dtype=settings.dtype)
+        wanted = {"dtype": settings.dtype, "together": settings.together, "compiled": settings.compile}
+        service = kind(settings.checkpoint, allow_paths=own, **wanted)
         jobs = Jobs(service, Store(settings.outputs))
         shelf = Shelf(jobs, offers(settings.checkpoint, str(BUNDLED)), Hub(allowed=own and not wants_no_hub))
 
@@ -77,6 +78,17 @@ def _settings() -> argparse.Namespace:
         choices=("auto", "float32"),
         default="auto",
         help="auto: the transformer in bfloat16 where the device is faster with it (default)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the transformer's steps by torch.compile after the first answer, when nobody waits",
+    )
+    parser.add_argument(
+        "--together",
+        type=int,
+        metavar="N",
+        help="answer waiting requests of equal settings in batches of up to N pictures (default: 8 on a GPU, else 1)",
     )
     parser.add_argument(
         "--outputs",

@@ -8,16 +8,18 @@ import gradio as gr
 
 from app import widgets
 from app.comparison import RANDOM
-from app.request import CompareRequest
+from app.request import FITS, CompareRequest
 from app.room import QUIET, Room, describe_upload, source_path
 from app.service import Service
+from app.shelf import Shelf
 from app.texts import say, tokenizer_label
+from app.weights import WeightsBox
 
 
 class CompareTab:
     """Lays out the tab inside the current Blocks; `wire` connects it."""
 
-    def __init__(self, room: Room, service: Service) -> None:
+    def __init__(self, room: Room, service: Service, shelf: Shelf) -> None:
         self.room, self.service = room, service
         with gr.Row(elem_classes="room", equal_height=False):
             with gr.Column(elem_classes="controls", scale=0, min_width=300):
@@ -31,35 +33,55 @@ class CompareTab:
                     elem_id="compare-tokenizers",
                 )
                 room.add_buttons()
-                self.missing = widgets.notice_box("compare-missing")
+                self.fit = gr.Radio(
+                    [(say(f"fit.{fit}"), fit) for fit in FITS],
+                    value=FITS[0],
+                    label=say("fit"),
+                    info=say("fit.help"),
+                    visible=False,
+                    elem_id="compare-fit",
+                )
+                self.weights = WeightsBox(shelf)
             with gr.Column(elem_classes="result", scale=1, min_width=320):
                 room.add_result()
 
     def wire(self, demo: gr.Blocks) -> None:
         """Connects every control of the tab."""
         room = self.room
-        room.wire(self._request, [self.picture, self.tokenizers], validator=self._check)
+        room.wire(self._request, [self.picture, self.tokenizers, self.fit], validator=self._check)
         describe_upload(self.service, self.picture, self.note, editing=False)
-        form = [room.job, self.picture, self.tokenizers, self.missing]
+        self.picture.change(self._offer_fit, self.picture, self.fit, **QUIET)
+        form = [room.job, self.picture, self.tokenizers, self.fit, self.weights.missing]
+        self.weights.wire(self._fetched, [self.tokenizers], [self.tokenizers, self.weights.missing])
         restored = demo.load(self._restore, room.last, form, **QUIET)
         room.follow_after(restored.then)
 
-    def _request(self, path: str | None, names: list[str]) -> CompareRequest:
-        return CompareRequest(source=self.service.picture(path), tokenizers=tuple(names))
+    def _request(self, path: str | None, names: list[str], fit: str | None) -> CompareRequest:
+        return CompareRequest(source=self.service.picture(path), tokenizers=tuple(names), fit=fit or FITS[0])
+
+    def _offer_fit(self, path: str | None) -> Any:
+        """There is a choice where the picture is no square."""
+        try:
+            return gr.Radio(visible=bool(path) and not self.service.is_square(path))
+        except ValueError:  # said beside the picture
+            return gr.Radio(visible=False)
 
     @staticmethod
-    def _check(path: str | None, names: list[str]) -> list[dict[str, Any]]:
+    def _check(path: str | None, names: list[str], fit: str | None) -> list[dict[str, Any]]:
         return [
             gr.validate(bool(path), say("error.no_picture")),
             gr.validate(bool(names), say("error.no_tokenizer")),
+            gr.validate(True, ""),
         ]
 
     def _restore(self, last: str) -> tuple[Any, ...]:
         snapshot = self.room.jobs.snapshot(last) if last else None
         if snapshot is None:
-            return "", gr.skip(), self.chips([]), self._missing()
+            return "", gr.skip(), self.chips([]), gr.skip(), self.weights.offer()
         path = source_path(self.room.jobs, snapshot.record)
-        return last, path or gr.skip(), self.chips(snapshot.record.request["tokenizers"]), self._missing()
+        asked = snapshot.record.request
+        chips, fit = self.chips(asked["tokenizers"]), gr.Radio(value=asked.get("fit", FITS[0]))
+        return last, path or gr.skip(), chips, fit, self.weights.offer()
 
     def chips(self, chosen: list[str]) -> gr.CheckboxGroup:
         """The tokenizers that there are now, those of `chosen` ticked that are among them, else the first."""
@@ -67,8 +89,9 @@ class CompareTab:
         choices = [(tokenizer_label(name), name) for name in names]
         return gr.CheckboxGroup(choices=choices, value=[name for name in chosen if name in names] or names[:1])
 
-    def _missing(self) -> gr.HTML:
-        """Which tokenizers' weights are not here, and what to do about it."""
-        names = [name.removesuffix(RANDOM) for name in self.service.tokenizers_without_weights()]
-        words = say("tokenizers.missing", names=", ".join(tokenizer_label(name) for name in names))
-        return gr.HTML(widgets.note(words), visible=bool(names))
+    def _fetched(self, chosen: list[str]) -> tuple[gr.CheckboxGroup, str]:
+        """The tokenizers and those that are missing, when weights may have come; what was ticked with random ones is
+        ticked with its own."""
+        here = self.service.tokenizers()
+        chosen = [own if (own := name.removesuffix(RANDOM)) in here else name for name in chosen]
+        return self.chips(chosen), self.weights.offer()

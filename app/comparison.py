@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from app.outcome import Outcome, Progress, Row, Stopped, sentence
+from app.outcome import Outcome, Progress, Row, Stopped, no_memory, sentence
 from app.request import CompareRequest
 from app.texts import say
 
@@ -56,22 +57,22 @@ class Comparison:
         from rpiae.tokenizers.comparison import sheet
 
         self._check(request)
-        total = len(request.tokenizers)
+        total, source = len(request.tokenizers), fitted(request.source, request.fit)
         found: list[Compared] = []
         for name in request.tokenizers:
             if progress.stop.is_set():
                 break
-            one = self._compare(name, request.source)
+            one = self._compare(name, source)
             found.append(one)
             shown = one.reconstruction
             progress.report(len(found), total, None if shown is None else images.to_pil(shown)[0])
         if not found:
             raise Stopped
-        square, frame = images.letterbox(request.source, self.side())
+        square, frame = images.letterbox(source, self.side())
         return Outcome(
             rows=tuple(_row(one) for one in found),
             reference=square.crop(frame.box),
-            sheet=sheet(request.source, found, self.side()),
+            sheet=sheet(source, found, self.side()),
             stopped_at=len(found) if len(found) < total else None,
         )
 
@@ -93,6 +94,9 @@ class Comparison:
         except Exception as fault:
             if not isinstance(fault, ValueError):
                 log.exception("tokenizer %s failed", name)
+            if no_memory(fault):  # the next one is to find the room there was before
+                traceback.clear_frames(fault.__traceback__)
+                self.forget()
             return Compared(name, reason=sentence(fault))
 
     def _tokenizer(self, name: str) -> Tokenizer:
@@ -106,6 +110,15 @@ class Comparison:
             stem, _, weights = name.partition("=")
             self._loaded[name] = load(stem, weights or None).to(self.device())
         return self._loaded[name]
+
+
+def fitted(picture: Image.Image, fit: str) -> Image.Image:
+    """The part of a picture that is compared: all of it, or the square in its middle."""
+    if fit != "crop":
+        return picture
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
 
 
 def _row(found: Compared) -> Row:

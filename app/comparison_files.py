@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from app.jobs import Jobs
 from app.library import import_library
+from app.request import FITS
 from app.store import Record, Store
 
 KINDS = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
@@ -30,7 +31,8 @@ def content(store: Store, record: Record, kind: str) -> str:
     if kind == "csv":
         return as_csv(record.rows)
     made = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
-    return as_json(record.rows, job=record.id, created=made, picture=_about(store, record))
+    fit = record.request.get("fit", FITS[0])
+    return as_json(record.rows, job=record.id, created=made, picture=_about(store, record), fit=fit)
 
 
 def _about(store: Store, record: Record) -> dict[str, object] | None:

@@ -31,7 +31,8 @@ def comparison(record: Record) -> str:
         return card(record.message) if record.finished else ""
     shown = [row for row in record.rows if row["reconstruction"]]
     source = record.source
-    notes = [say("table.size", width=source["width"], height=source["height"]), say("table.help")]
+    notes = [say("table.size", width=source["width"], height=source["height"])]
+    notes += [say("table.crop")] * (record.request.get("fit") == "crop") + [say("table.help")]
     notes += sorted({row["lpips_reason"] for row in record.rows if row.get("lpips_reason")})
     return (
         f'<section class="compare" style="--zoom:{ZOOM};--x:50;--y:50;--gain:{GAIN}">'

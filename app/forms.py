@@ -12,6 +12,7 @@ from app.compare import CompareTab
 from app.edit import EditTab
 from app.generate import GenerateTab
 from app.jobs import Jobs
+from app.request import FITS
 from app.room import picture_path, source_path
 from app.settings import Settings
 from app.store import Record
@@ -39,7 +40,8 @@ class Forms:
         rooms = [part for tab in self.all.values() for part in (tab.room.job, tab.room.last)]
         of_edit = [edit.picture, edit.kept, edit.fresh, *edit.fields.values(), edit.area.mode, edit.area.file]
         of_generate = [generate.fresh, generate.seed, *generate.form]
-        return [self.opened, self.tabs, *rooms, *of_edit, *of_generate, compare.picture, compare.tokenizers]
+        of_compare = [compare.picture, compare.tokenizers, compare.fit]
+        return [self.opened, self.tabs, *rooms, *of_edit, *of_generate, *of_compare]
 
     def follow_after(self, event: Any) -> None:
         """Follows what an event has opened, in its own tab."""
@@ -72,6 +74,7 @@ class Forms:
         if record.request.get("kind") == "compare":
             source = source_path(self.jobs, record)
             found = {self.compare.tokenizers: self.compare.chips(record.request["tokenizers"])}
+            found |= {self.compare.fit: record.request.get("fit", FITS[0])}
             found |= {self.compare.picture: source} if source else {}
             return found | {self.tabs: gr.Tabs(selected="compare")}
         found = settings.from_record(record, self.edit.service.defaults)

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -104,7 +104,7 @@ def plan_from(info: ModelInfo, source: str, host: str, wanted: list[str]) -> Pla
         for one in info.siblings or ()
         if any(fnmatch(one.rfilename, pattern) for pattern in wanted)
     }
-    whole = any(name.endswith((".safetensors", ".pt")) for name in files)
+    whole = any(name.endswith((".safetensors", ".pt")) or name in wanted for name in files)
     if not whole or any(one not in files for one in wanted if "*" not in one):
         raise ValueError(say("error.hub_nothing", source=source))
     return Plan(source, host, tuple(sorted(files.items(), key=lambda file: -file[1])))
@@ -116,27 +116,35 @@ class Hub:
     def __init__(self, allowed: bool = True) -> None:
         self.allowed = allowed
 
-    def plan(self, source: str) -> Plan:
-        """What fetching `source` would mean; only this list is asked for. ValueError: it cannot be had."""
+    def plan(self, source: str, wanted: list[str] | None = None) -> Plan:
+        """What fetching `source` would mean, or of it the files that are `wanted`; only this list is asked for.
+        ValueError: it cannot be had."""
         repository(source)
-        for said in self._ask("plan", source, threading.Event(), PATIENCE):
+        for said in self._ask("plan", source, threading.Event(), PATIENCE, wanted):
             return Plan(said["source"], said["host"], tuple((name, size) for name, size in said["files"]))
         raise ValueError(say("error.hub_away"))
 
     def fetch(self, plan: Plan, report: Callable[[int, int], None], stop: threading.Event) -> None:
         """Fetches what is not here yet; `report(bytes so far, bytes in all)`. ValueError: it could not."""
-        for said in self._ask("fetch", plan.source, stop):
+        for said in self._ask("fetch", plan.source, stop, wanted=[file for file, _ in plan.files]):
             report(said["done"], plan.size)
         if stop.is_set():
             raise ValueError(say("error.hub_stopped"))
 
-    def _ask(self, what: str, source: str, stop: threading.Event, patience: float | None = None):
+    def _ask(
+        self,
+        what: str,
+        source: str,
+        stop: threading.Event,
+        patience: float | None = None,
+        wanted: list[str] | None = None,
+    ) -> Iterator[dict[str, Any]]:
         """What the other process says, line by line."""
         if not self.allowed:
             raise ValueError(say("error.hub_off"))
         environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
         environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        command = [sys.executable, "-m", "app.hub", what, source, *patterns(source)]
+        command = [sys.executable, "-m", "app.hub", what, source, *(wanted or patterns(source))]
         child = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

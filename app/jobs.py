@@ -1,7 +1,9 @@
 """Jobs that outlive the page: a queue, one worker thread, and snapshots that anybody can wait for.
 
 The page (or a program) submits a request, gets an id, and follows it. Closing the page changes nothing for the job;
-a stop is honoured within one step, and the next job starts only after the worker has really stopped.
+a stop is honoured within one step, and the next job starts only after the worker has really stopped. Where the service
+answers several requests in one batch (`Service.together`), each is a job of its own all the same: a stopped one keeps
+what it has at that step, which it gets when the batch is done.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import takewhile
 
 from PIL import Image
 
-from app.outcome import Progress, Stopped, sentence
+from app.batch import Drawn
+from app.outcome import Outcome, Progress, Stopped, sentence
 from app.request import Request
 from app.service import Service
 from app.store import Record, Store
@@ -88,7 +93,7 @@ class Jobs:
         self._jobs: dict[str, _Job] = {}
         self._waiting: deque[str] = deque()
         self._errands: deque[_Errand] = deque()
-        self._running: str | None = None
+        self._running: list[str] = []  # more than one when the service answers several at once
         self._closed = False
         self._usual: dict[str, float] = {}  # seconds that the last job of a kind took
         self._changed = threading.Condition()
@@ -126,7 +131,7 @@ class Jobs:
                 raise QueueFull(say("error.closing"))
             self._errands.append(_Errand(as_spoken_here(work), frozenset(self._waiting)))
             self._changed.notify_all()
-            return len(self._waiting) + (self._running is not None)
+            return len(self._waiting) + len(self._running)
 
     def stop(self, job_id: str) -> bool:
         """Asks a job to stop; a waiting one leaves the queue at once. False when there is nothing to stop."""
@@ -224,7 +229,7 @@ class Jobs:
 
     def _snapshot(self, job: _Job) -> Snapshot:
         waiting = job.record.id in self._waiting
-        ahead = (self._waiting.index(job.record.id) + (self._running is not None)) if waiting else 0
+        ahead = (self._waiting.index(job.record.id) + len(self._running)) if waiting else 0
         return Snapshot(
             record=job.record,
             version=job.version,
@@ -244,11 +249,8 @@ class Jobs:
             per_step = (time.monotonic() - job.first_step) / (job.step - 1)
             return per_step * (job.steps - job.step)
         if ahead:
-            before = [self._jobs[i] for i in list(self._waiting)[:ahead] if i != job.record.id]
-            running = self._jobs.get(self._running or "")
-            usual = [
-                self._usual.get(other.request.kind) for other in [*before, *([running] if running else [])]
-            ]
+            before = [*takewhile(lambda i: i != job.record.id, self._waiting), *self._running[:1]]
+            usual = [self._usual.get(self._jobs[i].request.kind) for i in before]
             return None if None in usual else sum(usual)
         return None
 
@@ -268,37 +270,81 @@ class Jobs:
             self.service.load()  # before the first job, so that the first person waits less
         except ValueError as fault:
             log.error("%s", fault)
-        while (job := self._next()) is not None:
-            if isinstance(job, _Errand):
-                job.work()
+        while (work := self._next()) is not None:
+            if isinstance(work, _Errand):
+                work.work()
                 continue
-            record = job.context.run(self._run, job)
-            with self._changed:
-                self._running = None
-                self._finish(job, record)
+            for job, record in self._answered(work):
+                with self._changed:
+                    self._running.remove(job.record.id)
+                    self._finish(job, record)
             try:
                 self.store.sweep(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
             except OSError as fault:  # somebody tidies the folder at the same time; the next job sweeps again
                 log.warning("the outputs could not be swept: %s", fault)
+            if not self._waiting and not self._errands:
+                self.service.settle()
 
-    def _next(self) -> _Job | _Errand | None:
+    def _next(self) -> list[_Job] | _Errand | None:
+        """The jobs to answer now, mostly one; or an errand; None: it is time to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._errands or self._closed)
             if self._closed:
                 return None
             if self._errands and self._errands[0].after.isdisjoint(self._waiting):
                 return self._errands.popleft()
-            job = self._jobs[self._waiting.popleft()]
-            self._running = job.record.id
-            job.record = replace(job.record, state="running", started=time.time())
-            self._touch(job)
-        return job
+            jobs = self._take()
+            self._running = [job.record.id for job in jobs]
+            for job in jobs:
+                job.record = replace(job.record, state="running", started=time.time())
+                self._touch(job)
+        return jobs
 
-    def _run(self, job: _Job) -> Record:
-        """Runs one job to its end and returns its final record; no fault leaves this function."""
+    def _take(self) -> list[_Job]:
+        """Takes the first job out of the queue and, where the service answers several at once, those that may be
+        answered with it. They pass others, who wait little longer for that; but none passes an errand."""
+        first = self._jobs[self._waiting.popleft()]
+        room = self.service.together - getattr(first.request, "count", 1)
+        if room <= 0 or (key := self.service.batch_key(first.request)) is None:
+            return [first]
+        taken = [first]
+        for job_id in [i for i in self._waiting if not self._errands or i in self._errands[0].after]:
+            job = self._jobs[job_id]
+            if self.service.batch_key(job.request) == key and job.request.count <= room:
+                self._waiting.remove(job_id)
+                room -= job.request.count
+                taken.append(job)
+        return taken
+
+    def _answered(self, jobs: list[_Job]) -> Iterator[tuple[_Job, Record]]:
+        """Each job with its final record, as soon as it has one."""
+        drawn = self._draw(jobs) if len(jobs) > 1 else None
+        for number, job in enumerate(jobs):
+            if drawn is None:
+                progress = Progress(report=self._reporter(job), stop=job.stop)
+                answer = partial(self.service.run, job.request, progress)
+            else:
+                answer = partial(self.service.finish, job.request, drawn[number])
+            yield job, job.context.run(self._run, job, answer)
+
+    def _draw(self, jobs: list[_Job]) -> list[Drawn] | None:
+        """What several jobs come to in one batch; None when that fails: each is then answered by itself, and told its
+        own fault."""
+        try:
+            for job in jobs:
+                self.store.save(job.record)
+            return self.service.draw(
+                [(job.request, Progress(report=self._reporter(job), stop=job.stop)) for job in jobs]
+            )
+        except Exception as fault:
+            log.warning("%d jobs cannot be answered in one batch: %s", len(jobs), type(fault).__name__)
+            return None
+
+    def _run(self, job: _Job, answer: Callable[[], Outcome]) -> Record:
+        """Brings one job to its end and returns its final record; no fault leaves this function."""
         try:
             self.store.save(job.record)
-            outcome = self.service.run(job.request, Progress(report=self._reporter(job), stop=job.stop))
+            outcome = answer()
             self._usual[job.request.kind] = outcome.seconds
             return self.store.finish(job.record, outcome)
         except Stopped:

@@ -104,8 +104,7 @@ def sentence(fault: BaseException) -> str:
     """What went wrong in words for a person: never a trace, never a folder of this machine."""
     if isinstance(fault, ValueError):
         return translated(_FOLDERS.sub("", str(fault))) or say("error.unexpected")
-    # torch has a class of its own for a GPU, and none for the machine's own memory
-    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(fault):
+    if no_memory(fault):
         return say("error.memory")
     if isinstance(fault, OSError) and fault.errno in _FULL:
         return say("error.disk", why=fault.strerror)
@@ -114,7 +113,14 @@ def sentence(fault: BaseException) -> str:
     return say("error.unexpected")
 
 
-_NO_MEMORY = "DefaultCPUAllocator"
+def no_memory(fault: BaseException) -> bool:
+    """Whether there was no room for something: the machine's memory, or a GPU's."""
+    # torch has a class of its own for a GPU, none for the machine's memory, and words for both
+    found = isinstance(fault, RuntimeError) and _NO_MEMORY.search(str(fault)) is not None
+    return found or isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError"
+
+
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|bad_alloc|ALLOC_FAILED")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _FOLDERS = re.compile(r"(?<![\w./])/(?:[\w.@+-]+/)+")

@@ -20,6 +20,7 @@ LABEL_MAX = 10**6  # how many classes there are is the checkpoint's business
 GUIDANCE_MAX = 20.0
 PICTURES_MAX = 4
 PROMPT_MAX = 2000
+FITS = ("pad", "crop")
 NO_TEXT = ("Cc", "Cs")  # control characters, and halves of characters, which no file can hold
 
 
@@ -168,14 +169,18 @@ class ReconstructRequest(_Request):
 
 @dataclass(frozen=True)
 class CompareRequest(_Request):
-    """One picture through several tokenizers, by name."""
+    """One picture through several tokenizers, by name. `fit`: how a picture that is no square becomes one for them,
+    with white bars ("pad") or cut to its middle ("crop")."""
 
     kind: ClassVar[str] = "compare"
     source: Image.Image
     tokenizers: tuple[str, ...]
+    fit: str = FITS[0]
 
     def __post_init__(self) -> None:
         _picture(self.source)
+        if self.fit not in FITS:
+            raise ValueError(say("error.fit", value=repr(self.fit)[:40]))
         names = self.tokenizers
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise ValueError(say("error.tokenizers"))

@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 
 from app import views, widgets
+from app.comparison_files import SOURCE
 from app.jobs import Jobs, Snapshot
 from app.outcome import sentence
 from app.request import Request
@@ -216,6 +217,6 @@ def picture_path(jobs: Jobs, job_id: str, index: int) -> str | None:
 
 
 def source_path(jobs: Jobs, record: Record) -> str | None:
-    """The file of the picture that a job began with."""
-    path = jobs.store.file(record.id, record.source["file"]) if record.source else None
-    return str(path) if path else None
+    """The file of the picture that a job began with; a comparison's record names what its tokenizers were given."""
+    names = (SOURCE, record.source["file"]) if record.source else ()
+    return next((str(path) for name in names if (path := jobs.store.file(record.id, name))), None)

@@ -11,19 +11,22 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from app import batch
 from app import checkpoint as checkpoints
+from app.batch import Drawn
 from app.checkpoint import ABILITIES, CLASSES, EDITOR, Held, Place
 from app.comparison import Comparison
 from app.follower import Follower
 from app.library import import_library
-from app.outcome import Facts, Outcome, Picture, Progress, Stopped, sentence
+from app.outcome import Facts, Outcome, Picture, Progress, Stopped, no_memory, sentence
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest, Request
 from app.texts import say
 
@@ -38,6 +41,7 @@ FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_gu
 CLASS_DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 1.0}
 WHOLE_INTERVAL = (0.0, 1.0)
 IMAGENET = 1000
+GPU_BATCH = 8  # pictures of several requests at once: a GPU draws them in little more time than one
 MOST = 0.6  # of a picture: an edit of more is one of the whole picture
 
 
@@ -50,6 +54,9 @@ class Service:
         allow_paths: whether people may name other folders and "hf:" ids; False on a public server.
         dtype: "float32", or "auto" for an editor's transformer in bfloat16 where the device is faster with it.
         warm: whether loading runs a step of each kind of work, so that the first person waits less.
+        together: how many pictures of waiting requests with equal settings one batch may hold. None: several on a
+            GPU; 1 on a CPU, where a batch takes as long as its pictures one after the other.
+        compiled: whether an editor's steps are compiled when there is time for it, see `settle`.
     """
 
     def __init__(
@@ -59,7 +66,13 @@ class Service:
         allow_paths: bool = True,
         dtype: str = "float32",
         warm: bool = True,
+        together: int | None = None,
+        compiled: bool = False,
     ) -> None:
+        if together is not None and together < 1:
+            raise ValueError(f"--together must be at least 1 picture, it is {together}")
+        self._together = together
+        self.compiled = compiled
         self.checkpoint = str(checkpoint)
         self.device = device
         self.allow_paths = allow_paths
@@ -176,6 +189,20 @@ class Service:
             if self.failure:
                 raise ValueError(self.failure)
 
+    def settle(self) -> None:
+        """What is worth doing after an answer, when nobody waits: compiling the steps, where that was asked for."""
+        held = self._held
+        if not self.compiled or held is None or held.place.kind != EDITOR:
+            return
+        try:
+            held.pipeline.compile_steps()
+            attention = checkpoints.describe(held.place, held.pipeline, held.vae)["attention"]
+        except Exception as fault:
+            log.warning("%s", fault)
+            self.compiled = False  # as it is, it works
+            return
+        self._held = replace(held, facts=replace(held.facts, attention=attention))
+
     def free(self) -> None:
         """Gives the memory of the checkpoint back. It stays named: the next request loads it again."""
         with self._loading:
@@ -244,6 +271,15 @@ class Service:
 
         return images.load(path)
 
+    @staticmethod
+    def is_square(path: str | Path) -> bool:
+        """Whether a file's picture has equal sides. ValueError when it is none."""
+        import_library()
+        from rpiae import images
+
+        width, height = images.describe(path).size
+        return width == height
+
     def describe(self, path: str | Path, editing: bool = False) -> str:
         """One line on a file: its size, and what will be done to it. ValueError says why it cannot be used."""
         import_library()
@@ -287,41 +323,80 @@ class Service:
             ReconstructRequest: self._reconstruct,
             CompareRequest: self.comparison.run,
         }[type(request)]
-        return replace(work(request, progress), seconds=time.perf_counter() - start)
+        try:
+            outcome = work(request, progress)
+        except Exception as fault:
+            if no_memory(fault):
+                self._make_room(fault)
+            raise
+        return replace(outcome, seconds=time.perf_counter() - start)
 
-    def _sample(self, request: GenerateRequest | EditRequest, progress: Progress) -> Outcome:
-        import torch
+    def _make_room(self, fault: Exception) -> None:
+        """Gives back what a request had taken that did not fit: the next one is to find the room there was before."""
+        traceback.clear_frames(fault.__traceback__)  # a fault holds what each function on its way was working on
+        self.comparison.forget()
+        checkpoints.give_back()
 
-        by_class = request.ability == "class"
-        asked = self._by_class(request) if by_class else self._by_words(request)
-        steps = asked.get("num_inference_steps") or self.defaults["num_inference_steps"]
-        # The authors' grid of n times makes n - 1 steps.
-        follower = Follower(steps - 1 if by_class else steps, progress)
-        output = self._held.pipeline(
-            generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],
-            callback_on_step_end=follower,
-            **asked,
-        )
-        partial = follower.stopped_at is not None
-        masks = getattr(output, "change_masks", None) or [None] * request.count
+    # several requests at once
+
+    @property
+    def together(self) -> int:
+        """How many pictures of several requests one batch may hold; 1: each request is answered by itself."""
+        if self._together is not None:
+            return self._together
+        held = self._held
+        return GPU_BATCH if held is not None and held.vae.device.type == "cuda" else 1
+
+    def batch_key(self, request: Request) -> Hashable | None:
+        """Requests of one key may be answered in one batch; None: this one by itself."""
+        return batch.key(request, self.defaults) if self.kind == EDITOR else None
+
+    def draw(self, asked: Sequence[tuple[Request, Progress]]) -> list[Drawn]:
+        """Draws for requests of one key at once; `finish` makes of each what `run` gives. A fault is that of all."""
+        self.load()
+        for request, _ in asked:
+            self.check(request)
+        try:
+            return self._draw(asked)
+        except Exception as fault:
+            if no_memory(fault):
+                self._make_room(fault)
+            raise
+
+    def finish(self, request: GenerateRequest | EditRequest, drawn: Drawn) -> Outcome:
+        """A request's share of a batch as its outcome."""
+        partial = drawn.stopped_at is not None
         pictures = tuple(
             Picture(image, seed, self._recipe(request, seed, image), mask, partial)
-            for image, mask, seed in zip(output.images, masks, request.seeds, strict=True)
+            for image, mask, seed in zip(drawn.images, drawn.masks, request.seeds, strict=True)
         )
-        return Outcome(pictures=pictures, stopped_at=follower.stopped_at, notes=self._notes(request, pictures))
+        notes = self._notes(request, pictures)
+        return Outcome(pictures=pictures, seconds=drawn.seconds, stopped_at=drawn.stopped_at, notes=notes)
 
-    @staticmethod
-    def _by_words(request: GenerateRequest | EditRequest) -> dict[str, Any]:
-        """The pipeline's arguments for a text or an instruction."""
-        named = ("num_inference_steps", "guidance_scale", "image_guidance_scale", "preserve_unchanged")
-        settings = {name: value for name in named if (value := getattr(request, name, None)) is not None}
-        if isinstance(request, EditRequest):
-            settings |= {"image": [request.source] * request.count, "mask_image": request.mask}
-        return {
-            "prompt": [request.prompt] * request.count,
-            "negative_prompt": request.negative_prompt or None,
-            **settings,
-        }
+    def _sample(self, request: GenerateRequest | EditRequest, progress: Progress) -> Outcome:
+        return self.finish(request, self._draw([(request, progress)])[0])
+
+    def _draw(self, asked: Sequence[tuple[GenerateRequest | EditRequest, Progress]]) -> list[Drawn]:
+        import torch
+
+        start = time.perf_counter()
+        requests = [request for request, _ in asked]
+        by_class = requests[0].ability == "class"
+        arguments = self._by_class(requests[0]) if by_class else batch.by_words(requests)
+        steps = arguments.get("num_inference_steps") or self.defaults["num_inference_steps"]
+        # The authors' grid of n times makes n - 1 steps.
+        lines = [(progress, request.count) for request, progress in asked]
+        follower = Follower(steps - 1 if by_class else steps, lines)
+        output = self._held.pipeline(
+            generator=[torch.Generator().manual_seed(seed) for request in requests for seed in request.seeds],
+            callback_on_step_end=follower,
+            **arguments,
+        )
+        masks = getattr(output, "change_masks", None) or [None] * len(output.images)
+        seconds = time.perf_counter() - start
+        return [
+            Drawn(output.images[share.rows], masks[share.rows], share.stopped_at, seconds) for share in follower.shares
+        ]
 
     def _by_class(self, request: GenerateRequest) -> dict[str, Any]:
         """The pipeline's arguments for a class; all else is as the authors have it, so a recipe need not say it."""

@@ -17,8 +17,9 @@ from app import hub
 from app.checkpoint import short_name
 from app.hub import Hub, Plan
 from app.jobs import Jobs
+from app.library import import_library
 from app.outcome import sentence
-from app.texts import as_spoken_here, say
+from app.texts import as_spoken_here, say, tokenizer_label
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,10 @@ class Shelf:
     def download(self, plan: Plan) -> Task:
         """Begins to fetch what a plan says, and loads it then."""
         self._source(plan.source)
+        return self._fetching(plan, lambda task: self._wait_for_worker(task, self._loader(plan.source, plan.source)))
+
+    def _fetching(self, plan: Plan, then: Callable[[Task], None]) -> Task:
+        """Fetches what a plan says, and does something with it `then`."""
         task = self._new(say("models.fetching", host=plan.host, done=megabytes(0), size=megabytes(plan.size)))
         task.fetching = True
 
@@ -86,12 +91,27 @@ class Shelf:
             try:
                 self.hub.fetch(plan, report, task.stop)
                 task.fetching = False
-                self._wait_for_worker(task, self._loader(plan.source, plan.source))
+                then(task)
             except Exception as fault:
                 self._fail(task, fault)
 
         threading.Thread(target=as_spoken_here(fetch), name="studio-download", daemon=True).start()
         return task
+
+    def plan_tokenizer(self, name: str) -> Plan:
+        """What fetching a tokenizer's published weights would mean. ValueError: they cannot be had."""
+        import_library()
+        from rpiae.tokenizers import published_at
+
+        place = published_at(name)
+        if place is None:
+            raise ValueError(say("error.no_weights_published", name=tokenizer_label(name[:40])))
+        repository, file = place
+        return self.hub.plan(hub.PREFIX + repository, [file])
+
+    def download_tokenizer(self, name: str, plan: Plan) -> Task:
+        """Begins to fetch a tokenizer's weights as planned; comparisons find them then."""
+        return self._fetching(plan, lambda task: self._fetched(task, name))
 
     def stop(self, task_id: str) -> None:
         """Ends a download; loading cannot be ended half-way."""
@@ -173,6 +193,10 @@ class Shelf:
         if ahead and not task.done:
             count = say("models.waiting.one") if ahead == 1 else say("models.waiting.more", count=ahead)
             task.words = f"{task.words} {say('models.waiting', ahead=count)}"
+
+    @staticmethod
+    def _fetched(task: Task, name: str) -> None:
+        task.words, task.done = say("tokenizers.got", name=tokenizer_label(name)), True
 
     @staticmethod
     def _fail(task: Task, fault: Exception) -> None:

@@ -82,7 +82,7 @@ def _laid_out(service: Service, jobs: Jobs, shipped: list[Example], shelf: Shelf
             with gr.Tab(say("tab.generate"), id="generate") as generate_tab:
                 generate = GenerateTab(rooms["generate"], service)
             with gr.Tab(say("tab.compare"), id="compare"):
-                compare = CompareTab(rooms["compare"], service)
+                compare = CompareTab(rooms["compare"], service, shelf)
             with gr.Tab(say("tab.history"), id="history") as history_tab:
                 history = HistoryTab(jobs, owner)
             with gr.Tab(say("tab.models"), id="models") as models_tab:

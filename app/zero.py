@@ -83,10 +83,15 @@ class ZeroService(Service):
     """The service whose requests are computed by `compute`. It keeps the checkpoint that it began with, loaded by the
     main thread before the page is served: `spaces` packs then what every GPU is to be given."""
 
+    together = 1  # a GPU is lent to one visitor, for one request
+
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings, warm=False)
         global _service
         _service = self
+
+    def settle(self) -> None:
+        """Nothing is compiled: what a GPU's process makes is gone with it."""
 
     def free(self) -> None:
         raise ValueError(say("error.zero_models"))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
+from .compiled import compile_steps, steps_as_they_are
 from .images import Letterbox
 from .loading import cast, plain, read_json, resolve
 from .noise import draw_noise
@@ -133,6 +134,11 @@ class RPiAEPipeline(DiffusionPipeline):
     def interrupt(self) -> None:
         """Stop the running call after the step that it is in."""
         self._interrupt = True
+
+    def compile_steps(self) -> None:
+        """Compile the steps by torch.compile, now: later calls are faster and none waits for a compiler. ValueError
+        where that does not work. See `rpiae.compiled`."""
+        compile_steps(self)
 
     @torch.no_grad()
     def __call__(
@@ -280,7 +286,7 @@ class RPiAEPipeline(DiffusionPipeline):
         scheduler.set_timesteps(sigmas=flow.sampling_times(steps).tolist(), device=self._execution_device)
         factors = tuple(branch.factor for branch in branches)
         modulations = self.transformer.encode_time(scheduler.sigmas[:steps])
-        with self.progress_bar(total=steps) as bar:
+        with steps_as_they_are(self.transformer), self.progress_bar(total=steps) as bar:
             for step, timestep in enumerate(scheduler.timesteps):
                 t = scheduler.sigmas[step]
                 repeated = x.repeat(len(branches), 1, 1, 1)

@@ -161,8 +161,12 @@ def folder_sha256(folder: str | os.PathLike) -> str:
 def describe_pipeline(pipeline: "RPiAEPipeline", source: str | os.PathLike | None = None) -> dict[str, Any]:
     """The fields of a Recipe that say what ran where, see `circumstances`; `source` is what the pipeline came
     from."""
+    from .compiled import is_compiled
+
     config, dtype = pipeline.transformer.config, pipeline.transformer.dtype
     about = circumstances(source, pipeline.device, dtype, config.hidden_size // config.num_heads)
+    if is_compiled(pipeline.transformer):
+        about["attention"] += "; steps compiled, with SDPA"
     if pipeline.vae.dtype != dtype:
         about["dtype"] += f" (tokenizer {_name(pipeline.vae.dtype)})"
     return about

@@ -24,6 +24,8 @@
     const x = (100 * (event.clientX - box.left)) / box.width;
     const y = (100 * (event.clientY - box.top)) / box.height;
     look(tile.closest(".compare"), x, y);
+    // A finger hovers over nothing: the lens is there for what has the focus.
+    if (event.type === "pointerdown") tile.closest(".tiles").focus({ preventScroll: true });
   };
   document.addEventListener("pointermove", point);
   document.addEventListener("pointerdown", point);

@@ -72,17 +72,21 @@
 
   // The tab on show stays the same after a reload; a link's tab goes before it.
   const TAB = "rpiae.tab";
+  let chosen = false; // by a person, before the tab of last time could be opened: then it stays closed
   document.addEventListener("click", (event) => {
     const id = event.target.closest?.('[role="tab"]')?.dataset.tabId;
-    if (id) localStorage.setItem(TAB, id);
+    if (!id) return;
+    localStorage.setItem(TAB, id);
+    chosen ||= event.isTrusted;
   });
   const last = new URLSearchParams(location.search).get("tab") || localStorage.getItem(TAB);
-  const reopen = (tries) => {
+  const reopen = (until) => {
     const tab = document.querySelector(`[role="tab"][data-tab-id="${CSS.escape(last)}"]`);
+    if (chosen) return;
     if (tab) tab.click();
-    else if (tries) setTimeout(reopen, 50, tries - 1);
+    else if (performance.now() < until) setTimeout(reopen, 50, until);
   };
-  if (last) reopen(40);
+  if (last) reopen(60000); // a slow machine takes its time to build the page
 
   // The other language: the server speaks the one that the cookie names.
   document.addEventListener("click", (event) => {

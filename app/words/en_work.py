@@ -38,8 +38,18 @@ WORK = {
     "tokenizer.rae-s": "RAE-S",
     "tokenizer.rae-b": "RAE-B",
     "tokenizer.fae-d32": "FAE d32",
+    "tokenizer.compact-rpiae": "RPiAE idea, compact",
+    "tokenizer.compact-sd-vae": "SD-VAE idea, compact",
+    "tokenizer.compact-va-vae": "VA-VAE idea, compact",
+    "tokenizer.compact-vqgan": "VQGAN idea, compact",
+    "tokenizer.compact-rae": "RAE idea, compact",
+    "tokenizer.compact-fae": "FAE idea, compact",
     "tokenizers.missing": "Not on this machine: {names}. With random weights their times and sizes are real, their "
-    "pictures noise. Name one on the command line as name=hf:org/name to fetch it; then it is here, too.",
+    "pictures noise.",
+    "tokenizers.missing.named": "Name one on the command line as name=hf:org/name to fetch it; then it is here, too.",
+    "tokenizers.get": "Get {name}",
+    "tokenizers.get.help": "Get asks the hub for the size of one; nothing is fetched before a second press.",
+    "tokenizers.got": "{name} is on this machine now and can be compared.",
     "compare.view.side": "Side by side",
     "compare.view.slide": "Slider",
     "compare.view.blind": "Blind test",
@@ -97,6 +107,7 @@ WORK = {
     "table": "Numbers of the comparison",
     "table.licence": "licence {licence}",
     "table.size": "All tokenizers were given the same {width} × {height} pixels.",
+    "table.crop": "They are the picture's middle, cut to a square.",
     # mistakes
     "error.cannot.edit": "The loaded checkpoint {can}; it cannot edit. Load one that edits in Models.",
     "error.cannot.text": "The loaded checkpoint {can}, not from text. Load one that draws from text in Models.",
@@ -155,13 +166,17 @@ WORK = {
     "error.disk": "This could not be saved ({why}). Make room on the disk and try again.",
     "error.output_closed": "The output folder of this server cannot be used just now ({why}). What is in it is not "
     "lost: whoever runs the server must allow it to read and write there.",
-    "error.memory": "There was not enough memory for this. Try one picture at a time, or close other programs.",
+    "error.memory": "There was not enough memory for this, and what it had taken was given back. Your settings are "
+    "kept. Ask for fewer pictures at a time, load a smaller checkpoint in Models, or close other programs; then try "
+    "again.",
     "error.unexpected": "Something went wrong here that should not have. The server's log says what. "
     "Your settings are kept; try again.",
     "error.checkpoint": "There is no checkpoint in {folder}. Make one with `make checkpoint`, "
     "or name another folder with --checkpoint.",
     "error.port": "The studio cannot listen at {host}, port {port}: it is in use or not of this machine. "
     "Choose another with --port or --host.",
+    "error.no_weights_published": "No weights of {name} were published, so there is nothing to fetch.",
+    "error.fit": "{value} is no way to fit a picture into a square. Use pad or crop.",
     "error.mask_size": "The mask has {mask} pixels, the picture {picture}. Make them the same size.",
     "error.mask_shape": "The mask ({mask}) has not the picture's shape ({picture}). Make it from the picture itself.",
     "error.mask_broken": "What was painted did not arrive whole. Choose Paint area again.",

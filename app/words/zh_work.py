@@ -37,8 +37,17 @@ WORK = {
     "tokenizer.rae-s": "RAE-S",
     "tokenizer.rae-b": "RAE-B",
     "tokenizer.fae-d32": "FAE d32",
-    "tokenizers.missing": "本机上没有：{names}。使用随机权重时，耗时和规模是真实的，画面则只是噪声。在命令行中以 "
-    "name=hf:org/name 的形式指定即可下载，之后这里也能使用。",
+    "tokenizer.compact-rpiae": "RPiAE（思路，紧凑版）",
+    "tokenizer.compact-sd-vae": "SD-VAE（思路，紧凑版）",
+    "tokenizer.compact-va-vae": "VA-VAE（思路，紧凑版）",
+    "tokenizer.compact-vqgan": "VQGAN（思路，紧凑版）",
+    "tokenizer.compact-rae": "RAE（思路，紧凑版）",
+    "tokenizer.compact-fae": "FAE（思路，紧凑版）",
+    "tokenizers.missing": "本机上没有：{names}。使用随机权重时，耗时和规模是真实的，画面则只是噪声。",
+    "tokenizers.missing.named": "在命令行中以 name=hf:org/name 的形式指定即可下载，之后这里也能使用。",
+    "tokenizers.get": "获取 {name}",
+    "tokenizers.get.help": "点击“获取”会先向模型库查询大小；再次确认之前不会下载任何内容。",
+    "tokenizers.got": "{name} 已在本机上，可以参与比较。",
     "compare.view.side": "并排",
     "compare.view.slide": "滑块",
     "compare.view.blind": "盲测",
@@ -91,6 +100,7 @@ WORK = {
     "table": "对比数据",
     "table.licence": "许可证 {licence}",
     "table.size": "所有分词器处理的都是相同的 {width} × {height} 像素。",
+    "table.crop": "它们是图片中间裁出的正方形。",
     # mistakes
     "error.cannot.edit": "当前加载的模型{can}，不能编辑图片。请在“模型”中加载支持编辑的模型。",
     "error.cannot.text": "当前加载的模型{can}，不能根据文字生成图片。请在“模型”中加载支持文字生成的模型。",
@@ -144,11 +154,14 @@ WORK = {
     "error.disk": "无法保存（{why}）。请腾出磁盘空间后重试。",
     "error.output_closed": "服务器的输出文件夹暂时无法使用（{why}）。其中的内容没有丢失："
     "需要由服务器管理员恢复读写权限。",
-    "error.memory": "内存不足。请一次只处理一张图片，或关闭其他程序。",
+    "error.memory": "内存不足，已占用的部分已释放，您的设置仍然保留。请减少图片数量，在“模型”中换用较小的模型权重，"
+    "或关闭其他程序，然后重试。",
     "error.unexpected": "发生了意外错误，详情见服务器日志。您的设置已保留，请重试。",
     "error.checkpoint": "{folder} 中没有模型权重。请运行 `make checkpoint` 制作，或用 --checkpoint 指定其他文件夹。",
     "error.port": "无法在 {host} 的端口 {port} 上监听：端口已被占用，或该地址不属于本机。"
     "请用 --port 或 --host 另行指定。",
+    "error.no_weights_published": "{name} 没有公开的权重，因此无法下载。",
+    "error.fit": "{value} 不是把图片适配为正方形的方式。请使用 pad 或 crop。",
     "error.mask_size": "蒙版为 {mask} 像素，图片为 {picture}。请使两者尺寸相同。",
     "error.mask_shape": "蒙版（{mask}）与图片（{picture}）的比例不同。请用原图制作蒙版。",
     "error.mask_broken": "涂抹的内容没有完整送达。请重新选择“涂抹区域”。",

@@ -15,6 +15,7 @@ from app.comparison_view import comparison
 from app.jobs import Jobs
 from app.outcome import Outcome, Progress, Row
 from app.request import CompareRequest
+from app.room import source_path
 from app.service import Service
 from app.store import Record, Store
 from app.studio import routes
@@ -35,9 +36,9 @@ def jobs(studio_checkpoint, tmp_path):
     return Jobs(Service(studio_checkpoint), Store(tmp_path))
 
 
-def kept(jobs, outcome, picture) -> Record:
+def kept(jobs, outcome, picture, fit="pad") -> Record:
     """A finished comparison in the output folder."""
-    request = CompareRequest(picture, [row.name for row in outcome.rows])
+    request = CompareRequest(picture, [row.name for row in outcome.rows], fit)
     record = jobs.store.begin(Record(id=str(uuid.uuid4()), request=request.to_json(), created=1.0), picture)
     return jobs.store.finish(record, outcome)
 
@@ -61,6 +62,26 @@ def test_without_weights_a_tokenizer_is_compared_with_random_ones(service, pictu
     for name in ("sd-vae=hf:org/name", "sd-vae=/etc", "sd-vae=", "nothing=random"):
         with pytest.raises(ValueError, match="There is no tokenizer called"):
             service.run(CompareRequest(picture, (name,)))
+
+
+def test_a_picture_that_is_no_square_is_given_bars_or_cut(service, jobs, picture):
+    wide = picture.resize((200, 100))
+    padded = service.run(CompareRequest(wide, ("rpiae",)))
+    cut = service.run(CompareRequest(wide, ("rpiae",), fit="crop"))
+    assert padded.reference.size == padded.rows[0].reconstruction.size == (256, 128)
+    assert cut.reference.size == cut.rows[0].reconstruction.size == (256, 256)
+    # The middle of the picture, and the numbers are those of the middle alone.
+    [alone] = service.run(CompareRequest(wide.crop((50, 0, 150, 100)), ("rpiae",))).rows
+    assert (cut.rows[0].sha256, cut.rows[0].psnr) == (alone.sha256, alone.psnr)
+    assert padded.rows[0].psnr != alone.psnr
+    record = kept(jobs, cut, wide, fit="crop")
+    assert "cut to a square" in comparison(record)
+    asked = TestClient(Starlette(routes=routes(jobs)))
+    report = asked.get(f"/compare/{record.id}/rpiae_compare_{record.id[:8]}.json").json()
+    assert report["fit"] == "crop" and report["picture"]["width"] == 200
+    assert Image.open(source_path(jobs, record)).size == (200, 100)  # what the form takes to compare again
+    with pytest.raises(ValueError, match="Use pad or crop"):
+        CompareRequest(wide, ("rpiae",), fit="stretch")
 
 
 def test_what_was_done_before_a_stop_is_kept(service, picture, narrow):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelInfo, constants
@@ -120,3 +121,27 @@ def test_a_download_that_is_stopped_is_not_taken_for_whole(tiny_hub, studio_chec
         assert not ended(shelf.download(found)).wrong
     finally:
         jobs.close()
+
+
+@pytest.mark.slow
+def test_a_tokenizers_weights_are_planned_and_fetched(tiny_hub, studio_checkpoint, tmp_path, ended, monkeypatch):
+    from rpiae.tokenizers import available, maskgit
+
+    published = replace(maskgit.PUBLISHED, hub_id="org/name", file="big.bin")
+    monkeypatch.setattr(maskgit, "PUBLISHED", published)
+    monkeypatch.setattr(maskgit, "find", published.find)
+    shelf = Shelf(Jobs(Service(studio_checkpoint), Store(tmp_path / "out")), {}, Hub())
+    assert "maskgit-vqgan=random" in shelf.service.tokenizers_without_weights()
+    found = shelf.plan_tokenizer("maskgit-vqgan")
+    assert (found.host, found.files) == ("127.0.0.1", (("big.bin", 1000),))
+    assert not any("/resolve/" in asked for asked in tiny_hub.asked)
+    task = ended(shelf.download_tokenizer("maskgit-vqgan", found))
+    assert not task.wrong and task.words == "MaskGIT VQGAN is on this machine now and can be compared."
+    fetched = {asked.rpartition("/")[2] for asked in tiny_hub.asked if "/resolve/" in asked}
+    assert fetched == {"big.bin"}  # nothing of the repository's checkpoint
+    assert "maskgit-vqgan" in available() and published.find().read_bytes() == bytes(1000)
+    for name in ("fae-d32", "rpiae", "no such"):
+        with pytest.raises(ValueError, match="No weights of"):
+            shelf.plan_tokenizer(name)
+    with pytest.raises(ValueError, match="started without the hub"):
+        Shelf(shelf.jobs, {}, Hub(allowed=False)).plan_tokenizer("sd-vae")

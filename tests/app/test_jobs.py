@@ -106,8 +106,8 @@ def test_a_fault_is_a_sentence_and_the_worker_goes_on(service, tmp_path, picture
     class Faulty:
         """The service, with a fault that nobody has foreseen."""
 
-        state = "ready"
-        load = staticmethod(lambda: None)
+        state, together = "ready", 1
+        load = settle = staticmethod(lambda: None)
 
         @staticmethod
         def run(request, progress):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -132,11 +133,17 @@ def test_a_shared_gpu_is_lent_to_the_visitors_own_request(studio_checkpoint, tmp
     picture.save(tmp_path / "source.png")
     lent = tmp_path / "lent"
     with space(studio_checkpoint, tmp_path, SPACES_ZERO_GPU="true", LENT=str(lent)) as (address, _):
-        client = Client(address, **FOR_ALL, download_files=str(tmp_path), headers={"x-ip-token": "anna"})
-        drawn = client.predict(prompt="a cat", seed=7, num_inference_steps=10, api_name="/text_to_image")
-        assert read(drawn).seed == 7
-    [about] = [json.loads(line) for line in lent.read_text().splitlines()]
-    assert about["token"] == "anna" and about["seconds"] <= 10 and about["bytes"] < 5000
+
+        def draw(visitor: str) -> None:
+            client = Client(address, **FOR_ALL, download_files=str(tmp_path), headers={"x-ip-token": visitor})
+            drawn = client.predict(prompt="a cat", seed=7, num_inference_steps=10, api_name="/text_to_image")
+            assert read(drawn).seed == 7
+
+        with ThreadPoolExecutor() as visitors:  # at once, so that each waits for others
+            list(visitors.map(draw, ("anna", "ben", "carla")))
+    calls = [json.loads(line) for line in lent.read_text().splitlines()]
+    assert sorted(about["token"] for about in calls) == ["anna", "ben", "carla"]  # each job once
+    assert all(about["seconds"] <= 10 and about["bytes"] < 5000 for about in calls)
 
 
 def test_the_time_that_is_asked_for_is_that_of_the_request(zero_service, picture):

@@ -1,111 +1,182 @@
-"""What an edit costs: whole edits and generations against one SD-VAE round trip, and what the steps are made of.
+"""What an edit costs: against one SD-VAE round trip, against a generation, and what the cache and few bits are worth.
 
-    PYTHONPATH=. python tests/benchmarks/bench_edit.py [--checkpoint DIR] [--repeats N] [--output FILE]
+    PYTHONPATH=. python tests/benchmarks/bench_edit.py [--checkpoint DIR] [--output DIR] [--repeats N] [--quick]
 
-All in one process, on the CPU, float32 where nothing else is said; SD-VAE is diffusers' AutoencoderKL at its published
+float32 where nothing else is said, on the GPU when there is one. SD-VAE is diffusers' AutoencoderKL at its published
 size with random weights.
 """
 
-import argparse
-import json
-import statistics
-import time
-from pathlib import Path
+import copy
 
 import torch
 from PIL import Image
+from side_by_side import CHECKPOINT, Table, device, parse, parser, seconds, side_by_side
+from torch import Tensor
 
 from rpiae import RPiAEPipeline, guidance, images, precision, tokenizers
+from rpiae.transformer import Context, RPiAETransformer2DModel
 
 PROMPT = "make the car blue"
+LONG = 30  # steps, for what the cache is worth: most samplers take about as many
+TOGETHER = 4
+QUICK_SIDE = 64  # of SD-VAE's picture in a quick run
 
 
-def seconds(work, repeats: int) -> float:
-    """Median time of `repeats` runs after one warm-up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+class Parts:
+    """The steps of edits and generations by themselves, with the checkpoint's own guidance branches."""
 
+    def __init__(self, pipe: RPiAEPipeline) -> None:
+        self.pipe, self.transformer = pipe, pipe.transformer
+        self.scales = [pipe.config.defaults[name] for name in ("guidance_scale", "image_guidance_scale")]
+        shape, generator = pipe.vae.latent_shape, torch.Generator().manual_seed(0)
+        self.source, self.noise = (torch.randn(1, *shape, generator=generator).to(pipe.device) for _ in range(2))
 
-def branches(pipe: RPiAEPipeline, editing: bool) -> int:
-    """How many guidance branches a step computes with the checkpoint's own scales."""
-    scales = (pipe.config.defaults[name] for name in ("guidance_scale", "image_guidance_scale"))
-    return len(guidance.branches(*scales, editing))
-
-
-@torch.no_grad()
-def uncached_steps(pipe: RPiAEPipeline, branches: int, steps: int) -> None:
-    """The steps of an edit when the context is computed again in each."""
-    shape = pipe.vae.latent_shape
-    text = pipe.text_encoder([PROMPT] * branches)
-    source, x = torch.zeros(branches, *shape), torch.zeros(branches, *shape)
-    for step in range(steps):
-        t = torch.full((branches,), 1 - step / steps)
-        pipe.transformer(x, t, text=text, source=source)
-
-
-@torch.no_grad()
-def cached_steps(pipe: RPiAEPipeline, branches: int, steps: int, editing: bool = True) -> None:
-    """The same as the pipeline does it: context and modulations once."""
-    shape = pipe.vae.latent_shape
-    source = torch.zeros(branches, *shape) if editing else None
-    context = pipe.transformer.encode_context(pipe.text_encoder([PROMPT] * branches), source)
-    schedule = torch.linspace(1, 1 / steps, steps)
-    modulations = pipe.transformer.encode_time(schedule)
-    x = torch.zeros(branches, *shape)
-    for step in range(steps):
-        pipe.transformer(x, schedule[step].expand(branches), context=context, time=modulations[step])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", default="assets/checkpoints/stickers-256")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path("outputs/bench_edit.json"))
-    options = parser.parse_args()
-    pipe = RPiAEPipeline.from_pretrained(options.checkpoint)
-    pipe.set_progress_bar_config(disable=True)
-    picture = Image.effect_noise((256, 256), 64).convert("RGB")
-    sd_vae = tokenizers.load("sd-vae", source="random")
-    x = images.to_tensor(picture)
-    steps = pipe.config.defaults["num_inference_steps"]
+    def branches(self, editing: bool) -> int:
+        return len(guidance.branches(*self.scales, editing))
 
     @torch.no_grad()
-    def round_trip():
-        sd_vae.decode(sd_vae.encode(x))
+    def context(self, editing: bool) -> Context:
+        """One request's, as the pipeline makes it."""
+        count = self.branches(editing)
+        text = self.pipe.text_encoder([PROMPT, *[""] * (count - 1)]).to(self.pipe.device, self.transformer.dtype)
+        source = self.source.repeat(count, 1, 1, 1).to(self.transformer.dtype) if editing else None
+        return self.transformer.encode_context(text, source)
 
-    of_edit, of_generation = branches(pipe, True), branches(pipe, False)
-    rows = {
-        "SD-VAE encode + decode, s": seconds(round_trip, options.repeats),
-        "edit, s": seconds(lambda: pipe(PROMPT, image=picture), options.repeats),
-        "generation, s": seconds(lambda: pipe("a blue car"), options.repeats),
-        "edit steps with cache, s": seconds(lambda: cached_steps(pipe, of_edit, steps), options.repeats),
-        "edit steps without cache, s": seconds(lambda: uncached_steps(pipe, of_edit, steps), options.repeats),
-        "generation steps, s": seconds(lambda: cached_steps(pipe, of_generation, steps, False), options.repeats),
+    @torch.no_grad()
+    def steps(self, count: int, context: Context) -> None:
+        """Steps on a context that is there."""
+        times = torch.linspace(1, 1 / count, count, device=self.pipe.device)
+        modulations = self.transformer.encode_time(times)
+        x = self._noise(len(context.source_patches))
+        for step in range(count):
+            self.transformer(x, times[step].expand(len(x)), context=context, time=modulations[step])
+
+    @torch.no_grad()
+    def uncached_steps(self, count: int) -> None:
+        """An edit's steps, context and time anew in each, as without a cache."""
+        times = torch.linspace(1, 1 / count, count, device=self.pipe.device)
+        x = self._noise(self.branches(True))
+        for step in range(count):
+            self.transformer(x, times[step].expand(len(x)), context=self.context(True))
+
+    def _noise(self, count: int) -> Tensor:
+        return self.noise.repeat(count, 1, 1, 1).to(self.transformer.dtype)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--checkpoint", default=CHECKPOINT)
+    options = parse(made, arguments)
+    table = Table("edit", options)
+    pipe = RPiAEPipeline.from_pretrained(options.checkpoint).to(device())
+    pipe.set_progress_bar_config(disable=True)
+    picture = Image.effect_noise((256, 256), 64).convert("RGB")
+    whole(table, pipe, picture)
+    steps(table, pipe)
+    together(table, pipe, picture)
+    half_precision(table, pipe, picture)
+    compiled(table, pipe)  # last: it changes the pipeline
+    table.finish()
+
+
+def whole(table: Table, pipe: RPiAEPipeline, picture: Image.Image) -> None:
+    """Edits and generations with all their parts."""
+    side = QUICK_SIDE if table.options.quick else picture.width
+    sd_vae = tokenizers.load("sd-vae", source="random").to(device())
+    x = images.to_tensor(picture.resize((side, side))).to(device())
+
+    @torch.no_grad()
+    def round_trip() -> Tensor:
+        return sd_vae.decode_(sd_vae.encode_(x))
+
+    works = {
+        "edit": lambda: pipe(PROMPT, image=picture),
+        "generation": lambda: pipe("a blue car"),
+        "round trip": round_trip,
     }
-    precision.speed_up(pipe)
-    rows[f"edit, transformer in {str(pipe.transformer.dtype).removeprefix('torch.')}, s"] = seconds(
-        lambda: pipe(PROMPT, image=picture), options.repeats
-    )
-    per_branch = rows["edit steps with cache, s"] / of_edit, rows["generation steps, s"] / of_generation
-    ratios = {
-        "edit / SD-VAE round trip": rows["edit, s"] / rows["SD-VAE encode + decode, s"],
-        "generation / SD-VAE round trip": rows["generation, s"] / rows["SD-VAE encode + decode, s"],
-        "without cache / with cache": rows["edit steps without cache, s"] / rows["edit steps with cache, s"],
-        "step of an edit / of a generation, per branch": per_branch[0] / per_branch[1],
+    took = side_by_side(works, table.options.repeats)
+    note = f"{pipe.config.defaults['num_inference_steps']} steps"
+    table.ratio("whole edit / one SD-VAE round trip", took["edit"], took["round trip"], most=0.2, note=note)
+    table.ratio("whole generation / one SD-VAE round trip", took["generation"], took["round trip"], note=note)
+
+
+def steps(table: Table, pipe: RPiAEPipeline) -> None:
+    """The steps: an edit's against a generation's, with the cache against without."""
+    parts, count = Parts(pipe), 2 if table.options.quick else LONG
+    of_edit, of_generation = parts.branches(True), parts.branches(False)
+    edit, generation = parts.context(True), parts.context(False)
+    works = {
+        "edit": lambda: parts.steps(count, edit),
+        "generation": lambda: parts.steps(count, generation),
+        "cached": lambda: parts.steps(count, parts.context(True)),
+        "uncached": lambda: parts.uncached_steps(count),
     }
-    run = {"threads": torch.get_num_threads(), "steps": steps, "branches": of_edit}
-    result = run | {"seconds": rows, "ratios": ratios}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{torch.get_num_threads()} threads, {steps} steps, {of_edit} branches an edit, median of {options.repeats}")
-    for name, value in (rows | ratios).items():
-        print(f"| {name} | {value:.3f} |")
-    assert ratios["edit / SD-VAE round trip"] <= 0.5, "an edit must take at most half of an SD-VAE round trip"
+    took = side_by_side(works, table.options.repeats)
+    table.ratio(
+        "step of an edit / step of a generation, per guidance branch",
+        took["edit"] / count / of_edit, took["generation"] / count / of_generation, most=1.25,
+        note=f"{of_edit} branches an edit, {of_generation} a generation",
+    )  # fmt: skip
+    table.ratio(f"{count} steps of an edit without cache / with it", took["uncached"], took["cached"], least=1.8)
+
+
+def together(table: Table, pipe: RPiAEPipeline, picture: Image.Image) -> None:
+    """Several requests in one batch, as the service runs them on a GPU."""
+    prompts = [f"{PROMPT} {number}" for number in range(TOGETHER)]
+
+    def edits(some: list[int]) -> list[Image.Image]:
+        generators = [torch.Generator().manual_seed(seed) for seed in some]
+        return pipe([prompts[seed] for seed in some], image=[picture] * len(some), generator=generators).images
+
+    def in_turn() -> list[Image.Image]:
+        return [edits([seed])[0] for seed in range(TOGETHER)]
+
+    def at_once() -> list[Image.Image]:
+        return edits(list(range(TOGETHER)))
+
+    took = side_by_side({"in turn": in_turn, "at once": at_once}, table.options.repeats)
+    gpu = pipe.device.type == "cuda"
+    note = "" if gpu else "on a CPU the service takes them in turn"
+    what = f"{TOGETHER} edits in turn / in one batch"
+    table.ratio(what, took["in turn"], took["at once"], least=2 if gpu else None, note=note)
+    pairs = zip(images.to_tensor(in_turn()), images.to_tensor(at_once()), strict=True)
+    within = torch.stack([(one - other).abs().amax(0) <= 1.5 / 255 for one, other in pairs]).float().mean().item()
+    table.ratio("pixels of a batch within one grey level of single edits / all", 100 * within, 100, "%", least=0.999)
+
+
+def half_precision(table: Table, pipe: RPiAEPipeline, picture: Image.Image) -> None:
+    """The transformer in the format that `--dtype auto` takes here."""
+    what = "whole edit with the transformer in bfloat16 / in float32"
+    if precision.fast_dtype(pipe.device) == torch.float32:
+        table.skip(what, "no faster than float32 on this device, so never used")
+        return
+    components = {**pipe.components, "transformer": copy.deepcopy(pipe.transformer)}
+    fast = RPiAEPipeline(**components, defaults=pipe.config.defaults, region=pipe.config.region)
+    fast.set_progress_bar_config(disable=True)
+    precision.speed_up(fast)
+    works = {name: lambda one=one: one(PROMPT, image=picture) for name, one in (("fast", fast), ("full", pipe))}
+    took = side_by_side(works, table.options.repeats)
+    table.ratio(what, took["fast"], took["full"])
+
+
+def compiled(table: Table, pipe: RPiAEPipeline) -> None:
+    """The steps by torch.compile, as `app.py --compile` has them after its first answer."""
+    what = f"{LONG} steps of an edit compiled / as they are"
+    if table.options.quick:
+        table.skip(what, "compiling takes longer than a quick run")
+        return
+    parts = Parts(pipe)
+    context, slow, fast = parts.context(True), pipe.transformer, copy.deepcopy(pipe.transformer)
+    pipe.transformer = fast
+    waited = seconds(pipe.compile_steps)
+
+    def steps(transformer: RPiAETransformer2DModel) -> None:
+        parts.transformer = transformer
+        parts.steps(LONG, context)
+
+    works = {"fast": lambda: steps(fast), "slow": lambda: steps(slow)}
+    took = side_by_side(works, table.options.repeats)
+    table.ratio(what, took["fast"], took["slow"], note=f"compiled once, in {waited:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The authors' models at their real size on a CPU: memory and time to load, reconstruct and draw one 256 px picture.
 
-    PYTHONPATH=. python tests/benchmarks/bench_official.py [--points N] [--folder DIR] [--output FILE]
+    PYTHONPATH=. python tests/benchmarks/bench_official.py [--points N] [--folder DIR] [--output DIR] [--quick]
 
 The released files are not here: files of the same keys and shapes are written from random weights (5 GB, removed
-again). Each measurement is a process of its own; memory is its highest resident set.
+again). Each measurement is a process of its own; memory is its highest resident set. A quick run takes the tests'
+small files of the same layout.
 """
 
 import argparse
@@ -16,9 +17,11 @@ import time
 from pathlib import Path
 
 import torch
+from side_by_side import Table, parse, parser
 
 KEYS = Path(__file__).resolve().parents[1] / "fixtures" / "golden"
 TOKENIZER, TRANSFORMER = "rpiae_stage3_1_c64_ema.pt", "ep-0000800.pt"
+SMALL, SMALL_TRANSFORMER = "rpiae_stage3_1_c8_ema.pt", "dit_ep-0000800.pt"
 LIMIT = 8e9
 
 
@@ -48,7 +51,7 @@ def highest_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def measure(folder: Path, points: int) -> dict[str, float]:
+def measure(folder: Path, points: int, quick: bool) -> dict[str, float]:
     """Load both files, reconstruct a picture, draw one; what it took."""
     from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel
 
@@ -61,48 +64,63 @@ def measure(folder: Path, points: int) -> dict[str, float]:
         numbers[f"peak after {name}, GB"] = highest_memory() / 1e9
         clock = time.perf_counter()
 
-    vae = AutoencoderRPiAE.from_official(folder / TOKENIZER)
+    name, encoder_heads, decoder_heads = (SMALL, 3, 4) if quick else (TOKENIZER, 12, 16)
+    vae = AutoencoderRPiAE.from_official(folder / name, encoder_heads, decoder_heads)
     lap("load tokenizer")
-    transformer = LightningDiT2DModel.from_official(folder / TRANSFORMER)
+    name, heads = (SMALL_TRANSFORMER, 4) if quick else (TRANSFORMER, 16)
+    transformer = LightningDiT2DModel.from_official(folder / name, heads)
     lap("load transformer")
+    side = vae.config.image_size
     with torch.no_grad():
-        reconstruction = vae(torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)))
+        reconstruction = vae(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
     lap("reconstruct")
     pipe = ClassConditionalPipeline(vae=vae, transformer=transformer)
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
-    picture = pipe(207, num_inference_steps=points, guidance_scale=1.5, generator=generator, output_type="pt").images
+    picture = pipe(1, num_inference_steps=points, guidance_scale=1.5, generator=generator, output_type="pt").images
     lap("draw")
-    assert reconstruction.shape == picture.shape == (1, 3, 256, 256)
+    assert reconstruction.shape == picture.shape == (1, 3, side, side)
     assert reconstruction.isfinite().all() and picture.isfinite().all()
     numbers["parameters"] = sum(one.numel() for model in (vae, transformer) for one in model.parameters())
     return numbers
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=4, help="of the authors' grid: one update fewer")
-    parser.add_argument("--folder", type=Path, default=None, help="where to write the files; default: a temporary one")
-    parser.add_argument("--output", type=Path, default=Path("outputs/bench_official.json"))
-    parser.add_argument("--part", choices=("write", "measure"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    made = parser(__doc__, repeats=1)
+    made.add_argument("--points", type=int, default=4, help="of the authors' grid: one update fewer")
+    made.add_argument("--folder", type=Path, default=None, help="where to write the files; default: a temporary one")
+    made.add_argument("--part", choices=("write", "measure"), help=argparse.SUPPRESS)
+    options = parse(made, arguments)
     if options.part == "write":
         return write(options.folder)
     if options.part == "measure":
-        return print(json.dumps(measure(options.folder, options.points)))
+        return print(json.dumps(measure(options.folder, options.points, options.quick)))
+    if options.quick:
+        return report(options, part("measure", KEYS, options))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        command = [sys.executable, __file__, "--folder", folder, "--points", str(options.points), "--part"]
-        subprocess.run([*command, "write"], check=True)
-        done = subprocess.run([*command, "measure"], check=True, capture_output=True, text=True)
-        sizes = {file.name: file.stat().st_size / 1e9 for file in sorted(Path(folder).iterdir())}
-    numbers = json.loads(done.stdout.splitlines()[-1])
-    result = {"threads": torch.get_num_threads(), "points": options.points, "files, GB": sizes, **numbers}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for name, value in ({f"{name}, GB": size for name, size in sizes.items()} | numbers).items():
-        print(f"| {name} | {value:,.2f} |")
-    peak = numbers["peak after draw, GB"]
-    assert peak < LIMIT / 1e9, f"the peak of {peak:.1f} GB is above {LIMIT / 1e9:.0f} GB"
+        part("write", folder, options)
+        report(options, part("measure", folder, options))
+
+
+def part(which: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Has a process of its own do it; what it measured."""
+    command = [sys.executable, __file__, "--folder", str(folder), "--points", str(options.points), "--part", which]
+    command += ["--quick"] * options.quick
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if which == "measure" else {}
+
+
+def report(options: argparse.Namespace, numbers: dict[str, float]) -> None:
+    table = Table("official", options)
+    weights, peak = 4 * numbers["parameters"] / 1e9, numbers["peak after draw, GB"]
+    note = "load, reconstruct and draw one picture; imports included"
+    table.ratio("peak memory / 8 GB", peak, LIMIT / 1e9, "GB", most=1, note=note)
+    table.ratio("peak memory / the weights in float32", peak, weights, "GB")
+    loaded = numbers["load tokenizer, s"] + numbers["load transformer, s"]
+    table.ratio("loading both files / reconstructing a picture", loaded, numbers["reconstruct, s"])
+    note = f"{options.points - 1} steps with guidance, and decoding"
+    table.ratio("drawing a picture / reconstructing one", numbers["draw, s"], numbers["reconstruct, s"], note=note)
+    table.finish()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
 """Sticker scenes: pictures, captions and edits a second on one core, caches warm.
 
-    PYTHONPATH=. python tests/benchmarks/bench_scenes.py [OUT.json]
+    PYTHONPATH=. python tests/benchmarks/bench_scenes.py [--output DIR] [--repeats N] [--quick]
 
-Prints a table and writes the same numbers as JSON. "first" is the drawing rate of a fresh process with the atlas
-on disk; "PIL paste" draws the same scenes with PIL instead, measured side by side.
+"The first time" is the drawing rate of a fresh process with the atlas on disk.
 """
 
-import json
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from side_by_side import Table, parse, parser, side_by_side
 
 from train.data.scenes import caption, draw, sample_edit, sample_scene, sprite, warm_up
 from train.data.scenes.backgrounds import background
@@ -23,9 +20,13 @@ COUNT = 2000
 def rate(work, items) -> float:
     """Items a second over the whole list; the results are not kept."""
     start = time.perf_counter()
+    each(work, items)
+    return len(items) / (time.perf_counter() - start)
+
+
+def each(work, items) -> None:
     for item in items:
         work(item)
-    return len(items) / (time.perf_counter() - start)
 
 
 def pasted(scene) -> np.ndarray:
@@ -37,32 +38,35 @@ def pasted(scene) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def main(out: Path) -> None:
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(parser(__doc__, repeats=3), arguments)
+    table, count = Table("scenes", options), 20 if options.quick else COUNT
     start = time.perf_counter()
     warm_up()
-    seconds = time.perf_counter() - start
+    warming = time.perf_counter() - start
     rng = np.random.default_rng(0)
-    scenes = [sample_scene(rng) for _ in range(COUNT)]
-    edits = [sample_edit(rng) for _ in range(COUNT)]
-    numbers = {"warm_up_seconds": seconds, "first": rate(draw, scenes)}
-    rate(draw, [edit.target for edit in edits])
-    rounds = [(rate(draw, scenes), rate(pasted, scenes)) for _ in range(3)]
-    ours, pil = map(max, zip(*rounds, strict=True))
-    numbers |= {
-        "draw": ours,
-        "PIL paste": pil,
-        "draw / PIL paste": ours / pil,
-        "draw edit targets": rate(draw, [edit.target for edit in edits]),
-        "sample_scene": rate(lambda _: sample_scene(rng), scenes),
-        "caption": rate(lambda scene: caption(scene, rng), scenes),
-        "sample_edit": rate(lambda _: sample_edit(rng), edits),
+    scenes = [sample_scene(rng) for _ in range(count)]
+    edits = [sample_edit(rng) for _ in range(count)]
+    first = rate(draw, scenes)
+    works = {
+        "draw": lambda: each(draw, scenes),
+        "paste": lambda: each(pasted, scenes),
+        "targets": lambda: each(draw, [edit.target for edit in edits]),
+        "scenes": lambda: each(lambda _: sample_scene(rng), scenes),
+        "captions": lambda: each(lambda scene: caption(scene, rng), scenes),
+        "edits": lambda: each(lambda _: sample_edit(rng), scenes),
     }
-    print("| what | a second |\n| --- | ---: |")
-    for name, number in numbers.items():
-        print(f"| {name} | {number:,.1f} |")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(numbers, indent=1) + "\n")
+    rates = {name: count / took for name, took in side_by_side(works, options.repeats).items()}
+    unit = "a second"
+    table.ratio("scenes drawn / drawn with PIL's paste", rates["draw"], rates["paste"], unit)
+    note = f"{warming:.2f} s to warm up before"
+    table.ratio("scenes drawn the first time / later", first, rates["draw"], unit, note=note)
+    table.ratio("edits' targets drawn / scenes drawn", rates["targets"], rates["draw"], unit)
+    table.ratio("scenes sampled / drawn", rates["scenes"], rates["draw"], unit)
+    table.ratio("captions written / scenes drawn", rates["captions"], rates["draw"], unit)
+    table.ratio("edits sampled / scenes drawn", rates["edits"], rates["draw"], unit)
+    table.finish()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/bench_scenes.json"))
+    main()

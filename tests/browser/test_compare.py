@@ -10,12 +10,14 @@ import importlib.util
 import io
 import json
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.app.tiny_hub import TinyHub
 from tests.browser.narrow_app import NARROW
 
 _spec = importlib.util.spec_from_file_location("browser_fixtures", Path(__file__).with_name("conftest.py"))
@@ -47,13 +49,26 @@ def tokenizers(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(studio_checkpoint, tokenizers, tmp_path_factory):
+def tiny_hub(tmp_path_factory):
+    """A hub on which MaskGIT's weights lie; they need not be good ones to be fetched."""
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "maskgit-vqgan-imagenet-f16-256.bin").write_bytes(b"no weights" * 200_000)
+    server = TinyHub(folder)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def studio(studio_checkpoint, tokenizers, tiny_hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare-server")
     running = _fixtures.Studio(studio_checkpoint, folder)
     running.runner = Path(__file__).with_name("narrow_app.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKENIZERS", str(tokenizers))
         patch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+        patch.setenv("HF_ENDPOINT", tiny_hub.address)
         running.start()
     yield running
     running.stop()
@@ -296,3 +311,38 @@ def test_a_phone_shows_a_comparison_without_scrolling_sideways(compared, scheme)
         assert compared.evaluate("document.documentElement.scrollWidth") <= 390
         panel = compared.locator(f"#compare-view .{view}").bounding_box()
         assert panel["x"] >= 0 and panel["x"] + panel["width"] <= 390
+
+
+def test_a_picture_that_is_no_square_may_be_cut_to_its_middle(page, open_studio, upload, picture):
+    page.get_by_role("tab", name="Compare").click()
+    fit = page.locator("#compare-fit")
+    upload(page, "compare", picture)
+    assert not fit.is_visible()  # a square needs no choice
+    upload(page, "compare", picture.resize((300, 200)), "wide.png")
+    fit.wait_for()
+    fit.get_by_label("Cut to the middle").check()
+    page.locator("#compare-run").click()
+    page.locator("#compare-view .note", has_text="They are the picture's middle, cut to a square.").wait_for()
+    shown = pixels_of(page, page.locator("#compare-view .side img.original"))
+    middle = picture.resize((300, 200)).crop((50, 0, 250, 200)).resize((256, 256), Image.Resampling.BICUBIC)
+    assert np.array_equal(shown, np.asarray(middle))
+    open_studio(page)  # the form has the whole picture again, and the choice
+    page.locator("#compare-note", has_text="300 × 200").wait_for()
+    assert fit.get_by_label("Cut to the middle").is_checked()
+
+
+def test_missing_weights_are_fetched_at_a_second_press(page, tiny_hub):
+    page.get_by_role("tab", name="Compare").click()
+    missing = page.locator("#compare-missing")
+    missing.get_by_role("button", name="Get MaskGIT VQGAN").wait_for()
+    assert missing.get_by_role("button", name="Get FAE d32").count() == 0  # nobody has published it
+    assert tiny_hub.asked == []
+    missing.get_by_role("button", name="Get MaskGIT VQGAN").click()
+    page.get_by_role("button", name="Download 2.0 MB from 127.0.0.1").wait_for()
+    assert "maskgit-vqgan-imagenet-f16-256.bin" in page.locator("#compare-get-plan").inner_text()
+    assert not any("/resolve/" in asked for asked in tiny_hub.asked)
+    page.get_by_role("button", name="Download 2.0 MB from 127.0.0.1").click()
+    page.locator("#compare-get-status", has_text="MaskGIT VQGAN is on this machine now").wait_for()
+    page.locator('#compare-tokenizers input[name="maskgit-vqgan"]').wait_for(state="attached")
+    assert missing.get_by_role("button", name="Get MaskGIT VQGAN").count() == 0
+    assert missing.get_by_role("button", name="Get RAE-S").count() == 1
