@@ -4,11 +4,15 @@ A token of p x p cells has to carry what it shows and all of its numbers at once
 arXiv:2510.11690) finds that a diffusion transformer must be wider than its tokens, and gives it a wide and shallow
 head. This one is narrow instead and looks at single cells: what the trunk says of a cell, the cell's own noisy numbers
 and its neighbours' go through a few layers of depthwise convolution and SwiGLU, modulated by time.
+
+It may also tell which parts of a picture an edit changes: better than differences between latents can, which are as
+large where a small model is merely inexact.
 """
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .layers import RMSNorm, SwiGLU, map_to_tokens, tokens_to_map, unpatchify
 
@@ -39,11 +43,21 @@ class CellHead(nn.Module):
         patch_size: cells per token, on each side.
         width, num_layers: of the head.
         outputs: numbers per cell.
+        change_parts: parts of a cell, on each side, of which each is told whether the edit changes it; 0: none is.
     """
 
-    def __init__(self, trunk_width: int, channels: int, patch_size: int, width: int, num_layers: int, outputs: int):
+    def __init__(
+        self,
+        trunk_width: int,
+        channels: int,
+        patch_size: int,
+        width: int,
+        num_layers: int,
+        outputs: int,
+        change_parts: int = 0,
+    ):
         super().__init__()
-        self.patch_size = patch_size
+        self.patch_size, self.change_parts = patch_size, change_parts
         self.from_trunk = nn.Linear(trunk_width, width * patch_size**2)
         self.from_noisy = nn.Linear(channels, width)
         self.from_source = nn.Linear(channels, width, bias=False)
@@ -51,6 +65,7 @@ class CellHead(nn.Module):
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(trunk_width, 3 * width))
         self.norm = RMSNorm(width)
         self.output = nn.Linear(width, outputs)
+        self.change = nn.Linear(width, change_parts**2) if change_parts else None
 
     def start(self) -> None:
         """Layers that pass everything on, and an output of zero: a trunk that was trained before goes on as it was."""
@@ -68,9 +83,9 @@ class CellHead(nn.Module):
 
     def forward(
         self, tokens: Tensor, noisy: Tensor, source: Tensor, modulation: Tensor, grid: tuple[int, int]
-    ) -> Tensor:
-        """Trunk tokens (B, n, trunk_width), x_t and source (B, n, p*p*c), `encode_time`'s modulation → (B, outputs,
-        h, w)."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Trunk tokens (B, n, trunk_width), x_t and source (B, n, p*p*c), `encode_time`'s modulation → numbers
+        (B, outputs, h, w), and logits of a change (B, 1, s*h, s*w) where it tells them."""
         cells = (grid[0] * self.patch_size, grid[1] * self.patch_size)
 
         def by_cell(patches: Tensor) -> Tensor:
@@ -79,4 +94,8 @@ class CellHead(nn.Module):
         x = by_cell(self.from_trunk(tokens)) + self.from_noisy(by_cell(noisy)) + self.from_source(by_cell(source))
         for block in self.blocks:
             x = block(x, modulation, cells)
-        return tokens_to_map(self.output(self.norm(x)), cells)
+        x = self.norm(x)
+        numbers = tokens_to_map(self.output(x), cells)
+        if self.change is None:
+            return numbers, None
+        return numbers, F.pixel_shuffle(tokens_to_map(self.change(x), cells), self.change_parts)

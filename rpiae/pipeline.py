@@ -22,7 +22,7 @@ from .compiled import compile_steps, steps_as_they_are
 from .images import Letterbox
 from .loading import cast, plain, read_json, resolve
 from .noise import draw_noise
-from .region import RegionSettings, allowed_area, change_mask, composite, snap
+from .region import RegionSettings, allowed_area, change_mask, composite, likely_area, snap
 from .text import TextEncoder, TextStates
 from .transformer import Context, RPiAETransformer2DModel
 
@@ -33,10 +33,12 @@ MAX_STEPS = 1000
 
 @dataclass
 class RPiAEPipelineOutput(BaseOutput):
-    """Pictures, and for edits with `preserve_unchanged` where each one changed (PIL "L", else None)."""
+    """Pictures, and for edits with `preserve_unchanged` where each one changed (PIL "L", else None). `changes`: how
+    likely an edit changes each part of the picture, (n, 1, m, m), where the transformer tells."""
 
     images: list[Image.Image] | Tensor
     change_masks: list[Image.Image | None]
+    changes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -188,15 +190,16 @@ class RPiAEPipeline(DiffusionPipeline):
         )
         context = self._encode_context(prompts, negative_prompt or "", branches, source_latent)
         x = draw_noise(len(prompts), self.vae.latent_shape, generator, latents).to(self._execution_device)
-        x = self._denoise(x, context, branches, settings["num_inference_steps"], callback_on_step_end)
+        x, changes = self._denoise(x, context, branches, settings["num_inference_steps"], callback_on_step_end)
         if output_type == "latent":
             result = RPiAEPipelineOutput(images=x, change_masks=[None] * len(prompts))
         elif sources:
-            result = self._finish_edit(x, source_latent, sources, preserve_unchanged, output_type)
+            result = self._finish_edit(x, changes, source_latent, sources, preserve_unchanged, output_type)
         else:
             pictures = self._decode(x)
             shown = images.to_pil(pictures) if output_type == "pil" else pictures
             result = RPiAEPipelineOutput(images=shown, change_masks=[None] * len(prompts))
+        result.changes = changes if sources else None
         self.maybe_free_model_hooks()
         return result if return_dict else (result.images, result.change_masks)
 
@@ -280,8 +283,9 @@ class RPiAEPipeline(DiffusionPipeline):
 
     def _denoise(
         self, x: Tensor, context: Context, branches: tuple[guidance.Branch, ...], steps: int, callback
-    ) -> Tensor:
-        """From noise to data, (n, C, h, w) float32, all guidance branches of a step in one batch."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """From noise to data, (n, C, h, w) float32, all guidance branches of a step in one batch; and how likely each
+        part of the picture changes, (n, 1, m, m), as the first branch tells in the last step."""
         scheduler = copy.deepcopy(self.scheduler)  # it has state: one per call
         scheduler.set_timesteps(sigmas=flow.sampling_times(steps).tolist(), device=self._execution_device)
         factors = tuple(branch.factor for branch in branches)
@@ -292,10 +296,8 @@ class RPiAEPipeline(DiffusionPipeline):
                 repeated = x.repeat(len(branches), 1, 1, 1)
                 times = t.expand(len(repeated))
                 dtype = self.transformer.dtype
-                velocity = self.transformer(
-                    repeated.to(dtype), times, context=context, time=modulations[step]
-                ).sample
-                velocity = guidance.combine(velocity.float(), factors)
+                output = self.transformer(repeated.to(dtype), times, context=context, time=modulations[step])
+                velocity = guidance.combine(output.sample.float(), factors)
                 if callback is not None:
                     prediction = flow.data_from_velocity(x, velocity, t.expand(len(x)))
                 x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
@@ -305,19 +307,26 @@ class RPiAEPipeline(DiffusionPipeline):
                     x = (callback(self, step, timestep, state) or state).get("latents", x)
                 if self._interrupt:
                     break
-        return x
+        return x, None if output.changes is None else output.changes[: len(x)].float().sigmoid()
 
     def _finish_edit(
-        self, x: Tensor, source_latent: Tensor, sources: list[Source], preserve: bool, output_type: str
+        self,
+        x: Tensor,
+        changes: Tensor | None,
+        source_latent: Tensor,
+        sources: list[Source],
+        preserve: bool,
+        output_type: str,
     ) -> RPiAEPipelineOutput:
         """Decode and put the result over the input: where it changed, or everywhere where nothing is preserved."""
         letterboxes = [source.letterbox for source in sources]
         allowed = torch.cat([self._allowed(source) for source in sources]).to(self._execution_device)
         if preserve:
             settings = RegionSettings.from_dict(plain(self.config.region))
-            x = snap(source_latent.float(), x, settings, allowed)
+            likely = likely_area(changes, settings, self.vae.config.image_size)
+            x = snap(source_latent.float(), x, settings, allowed, likely)
             before, after = self._decode(torch.cat([source_latent.float(), x])).chunk(2)
-            masks = change_mask(before, after, settings, allowed, letterboxes)
+            masks = change_mask(before, after, settings, allowed, letterboxes, likely)
         else:
             after = self._decode(x)
             masks = allowed.expand(len(sources), -1, -1, -1)

@@ -3,7 +3,8 @@
 A tokenizer loses detail everywhere, so showing the edited decode as it is would soften the whole picture.
 Instead:
 
-1. `snap`: latent tokens that moved less than the model's own noise are set back to the source's.
+1. `snap`: latent tokens that moved less than the model's own noise are set back to the source's, and those
+   that the edit does not change, where the transformer tells (`likely_area`).
 2. Both latents are decoded. `change_mask` says where the two decodes differ: by hysteresis, with a small
    margin.
 3. `composite`: where the mask is 0 the result has the input's own pixels, bit for bit, at the input's own
@@ -38,6 +39,9 @@ class RegionSettings:
 
     # A token counts as untouched up to this RMS difference over its channels, in the latents' own units.
     latent_threshold: float = 0.3
+    # Where the transformer tells how likely an edit changes each part of the picture: less than this is
+    # untouched.
+    change_probability: float = 0.0
     # A pixel is surely changed above `high`, and also above `low` where it hangs together with one that is
     # above `high`. Largest difference over the three channels, in [0, 1].
     low: float = 0.05
@@ -60,8 +64,9 @@ class RegionSettings:
             raise ValueError(f"Region settings need low <= high <= 1, not {self.low} and {self.high}.")
         if self.min_component > 16:
             raise ValueError(f"Region setting min_component must be at most 16, not {self.min_component}.")
-        if self.full_coverage > 1:
-            raise ValueError(f"Region setting full_coverage must lie in [0, 1], not {self.full_coverage}.")
+        for name in ("full_coverage", "change_probability"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"Region setting {name} must lie in [0, 1], not {getattr(self, name)}.")
         if self.dilation + self.feather > MAX_MARGIN:
             raise ValueError(
                 f"Region settings dilation and feather make a margin of at most {MAX_MARGIN} px together, "
@@ -111,16 +116,31 @@ def allowed_area(painted: Image.Image, letterbox: Letterbox) -> Tensor:
     return torch.from_numpy(area)
 
 
+def likely_area(probabilities: Tensor | None, settings: RegionSettings, side: int) -> Tensor | None:
+    """Probabilities of a change (B, 1, m, m) → where it is likely enough, (B, 1, side, side) of 0 and 1; None
+    where the transformer tells none."""
+    if probabilities is None:
+        return None
+    likely = (probabilities >= settings.change_probability).float()
+    return functional.interpolate(likely, size=(side, side), mode="nearest")
+
+
 def snap(
-    source_latent: Tensor, edited_latent: Tensor, settings: RegionSettings, allowed: Tensor | None = None
+    source_latent: Tensor,
+    edited_latent: Tensor,
+    settings: RegionSettings,
+    allowed: Tensor | None = None,
+    likely: Tensor | None = None,
 ) -> Tensor:
     """Edited latent (B, C, h, w) in which every token that did not really move is exactly the source's.
 
-    `allowed`, (B or 1, 1, H, W) in [0, 1], also sets back the tokens in whose square nothing may change.
+    `allowed`, (B or 1, 1, H, W) in [0, 1], also sets back the tokens in whose square nothing may change;
+    `likely`, from `likely_area`, those in whose square nothing is likely to.
     """
     still = token_distance(source_latent, edited_latent) <= settings.latent_threshold
-    if allowed is not None:
-        still = still | (functional.adaptive_max_pool2d(allowed, still.shape[-2:]) == 0).to(still.device)
+    for area in (allowed, likely):
+        if area is not None:
+            still = still | (functional.adaptive_max_pool2d(area, still.shape[-2:]) == 0).to(still.device)
     return torch.where(still, source_latent, edited_latent)
 
 
@@ -130,15 +150,19 @@ def change_mask(
     settings: RegionSettings,
     allowed: Tensor | None = None,
     letterboxes: list[Letterbox] | None = None,
+    likely: Tensor | None = None,
 ) -> Tensor:
     """Where an edit changed a picture: float (B, 1, H, W) in [0, 1], exactly 0 where it did not.
 
     `source_decode` and `edited_decode` are (B, 3, H, W) in about [0, 1]. `allowed`, (B or 1, 1, H, W),
     narrows the mask to where it is above 0; `letterboxes`, one a picture, keep it off the bars beside the
-    pictures.
+    pictures. Differences count only where `likely`, (B, 1, H, W), is above 0.
     """
     batch, _, height, width = source_decode.shape
-    difference = pixel_distance(source_decode, edited_decode)[:, 0].cpu().numpy()
+    difference = pixel_distance(source_decode, edited_decode)[:, 0]
+    if likely is not None:
+        difference = torch.where(likely[:, 0].to(difference.device) > 0, difference, 0.0)
+    difference = difference.cpu().numpy()
     mask = np.zeros((batch, 1, height, width), dtype=np.float32)
     for index in range(batch):
         may_change = np.zeros((height, width), dtype=bool)

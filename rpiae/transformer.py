@@ -68,9 +68,11 @@ class TimeModulation:
 
 @dataclass
 class RPiAETransformerOutput(Transformer2DModelOutput):
-    """`sample`: the velocity (B, c, h, w), float32; `features`: target tokens (B, n, d) on the way, when asked for."""
+    """`sample`: the velocity (B, c, h, w), float32; `features`: target tokens (B, n, d) on the way, when asked for;
+    `changes`: logits (B, 1, s*h, s*w) that an edit changes the picture there, where the head tells them."""
 
     features: Tensor | None = None
+    changes: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -129,6 +131,8 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         prediction: what the network's last layer gives, "data" or "velocity"; `forward` returns velocity always.
         head_layers, head_size: layers and width of a head at the latent's own resolution, see `rpiae.cell_head`; none
             by default.
+        head_change_parts: s, parts of a cell on each side of which the head tells whether an edit changes them; 0:
+            none.
     """
 
     @register_to_config
@@ -146,6 +150,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         prediction: str = "data",
         head_layers: int = 0,
         head_size: int = 128,
+        head_change_parts: int = 0,
     ):
         super().__init__()
         if sample_size % patch_size:
@@ -183,7 +188,10 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         self.head = None
         if head_layers:
             outputs = in_channels * numbers
-            self.head = CellHead(hidden_size, in_channels, patch_size, head_size, head_layers, outputs)
+            sizes = (hidden_size, in_channels, patch_size, head_size, head_layers, outputs)
+            self.head = CellHead(*sizes, head_change_parts)
+        elif head_change_parts:
+            raise ValueError(f"head_change_parts is {head_change_parts}, but there is no head: set head_layers")
         head_width = hidden_size // num_heads
         places = rope_table(self.grid, head_width)
         still = torch.stack([torch.ones(text_slots, head_width // 2), torch.zeros(text_slots, head_width // 2)], -1)
@@ -298,17 +306,17 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         shift, scale = time.output.unsqueeze(2).unbind(1)
         # In float32: a data prediction is divided by t.
         x = self.output_norm(x) * (1 + scale) + shift
-        drawn = self.output(x).float()
+        drawn, changes = self.output(x).float(), None
         if self.head is not None:
-            cells = self.head(x, noisy, source_patches, time.head, self.grid).float()
-            parts = cells.split(self.config.in_channels, dim=1)
+            cells, changes = self.head(x, noisy, source_patches, time.head, self.grid)
+            parts = cells.float().split(self.config.in_channels, dim=1)
             drawn = drawn + torch.cat([patchify(part, size) for part in parts], dim=-1)
         if self.config.prediction == "data":
             noisy = noisy.float()
             data = self._data(drawn, noisy, source_patches.float(), timestep)
             drawn = flow.velocity_from_data(noisy, data, timestep)
         prediction = unpatchify(drawn, self.grid, size)
-        return RPiAETransformerOutput(prediction, features) if return_dict else (prediction,)
+        return RPiAETransformerOutput(prediction, features, changes) if return_dict else (prediction,)
 
     @staticmethod
     def _data(output: Tensor, noisy: Tensor, source: Tensor, t: Tensor) -> Tensor:

@@ -182,6 +182,9 @@ class DiffusionStage(StageSettings):
     logit_std: float = 1.0
     # Times this on tokens that the edit changes.
     changed_weight: float = 1.0
+    # Weight of telling which parts of the picture an edit changes, where the transformer's head does
+    # (models.transformer.head_change_parts).
+    change: float = 0.0
     # Weight of reading what each patch of the result shows from the tokens after `readout_layer` layers.
     readout: float = 0.0
     readout_layer: int = 8

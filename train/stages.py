@@ -196,12 +196,13 @@ class Stages:
         return transformer
 
     def _grown(self, transformer: RPiAETransformer2DModel) -> RPiAETransformer2DModel:
-        """The transformer with the config's cell head when it has none yet; it draws the same until that is trained."""
-        wanted = self.config.models.transformer
-        if transformer.head is not None or not wanted.get("head_layers"):
+        """The transformer with all of the config's cell head, of which it may have nothing or a part; it draws the same
+        until what is new is trained."""
+        grown, known = RPiAETransformer2DModel(**self.config.models.transformer), transformer.state_dict()
+        new = {name: one for name, one in grown.state_dict().items() if name not in known}
+        if not new or not all(name.startswith("head.") for name in new):
             return transformer
-        grown = RPiAETransformer2DModel(**wanted)
-        grown.load_state_dict(transformer.state_dict() | grown.head.state_dict(prefix="head."))
+        grown.load_state_dict(known | new)
         return grown
 
     def _autoencoder_task(self, name: str, stage: AutoencoderStage) -> AutoencoderTask:

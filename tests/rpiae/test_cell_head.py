@@ -68,10 +68,25 @@ def test_a_cell_is_drawn_from_its_own_numbers_and_its_neighbours():
         torch.nn.init.normal_(parameter, std=0.3)
     noisy = torch.zeros(1, 4, 8, 8, requires_grad=True)
     tokens, source = torch.randn(1, 16, 12), torch.randn(1, 16, 16)
-    drawn = head(tokens, patchify(noisy, 2), source, head.encode_time(torch.randn(1, 12)), (4, 4))
-    assert drawn.shape == (1, 4, 8, 8)
+    drawn, changes = head(tokens, patchify(noisy, 2), source, head.encode_time(torch.randn(1, 12)), (4, 4))
+    assert drawn.shape == (1, 4, 8, 8) and changes is None
     drawn[0, :, 4, 5].sum().backward()
     touched = noisy.grad[0].abs().sum(0) > 0
     expected = torch.zeros(8, 8, dtype=torch.bool)
     expected[3:6, 4:7] = True
     assert torch.equal(touched, expected)
+
+
+def test_changes_are_told_part_by_part():
+    """Each of a cell's four parts has a logit of its own, at its own place in the picture."""
+    torch.manual_seed(0)
+    model = RPiAETransformer2DModel(**SIZES, head_layers=1, head_size=16, head_change_parts=2)
+    torch.nn.init.zeros_(model.head.change.weight)
+    with torch.no_grad():
+        model.head.change.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        changes = model(torch.randn(2, 4, 8, 8), TIMES, **inputs()).changes
+    assert changes.shape == (2, 1, 16, 16)
+    assert torch.equal(changes[0, 0, :2, :2], torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert torch.equal(changes, changes[:, :, :2, :2].repeat(1, 1, 8, 8))
+    with pytest.raises(ValueError, match="head_change_parts is 2, but there is no head"):
+        RPiAETransformer2DModel(**SIZES, head_change_parts=2)

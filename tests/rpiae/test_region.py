@@ -15,6 +15,7 @@ from rpiae.region import (
     allowed_area,
     change_mask,
     composite,
+    likely_area,
     pixel_distance,
     snap,
     token_distance,
@@ -72,6 +73,7 @@ def test_settings_travel_as_json():
         ({"latent_threshold": float("nan")}, "latent_threshold"),
         ({"full_coverage": 1.2}, "full_coverage"),
         ({"low": "0.1"}, "low"),
+        ({"change_probability": 1.5}, "change_probability"),
         ({"threshold": 1}, "Unknown region settings: threshold"),
     ],
 )
@@ -117,6 +119,21 @@ def test_snap_leaves_tokens_outside_the_painted_mask_at_the_source():
 
 
 # --- change mask -----------------------------------------------------------------------------------------
+
+
+def test_what_is_not_likely_to_change_does_not():
+    """Told in four parts that only the upper left changes, a change all over counts there alone."""
+    settings = replace(SETTINGS, change_probability=0.5, dilation=0, feather=0)
+    likely = likely_area(torch.tensor([[[[0.5, 0.4], [0.1, 0.0]]]]), settings, 64)
+    expected = torch.zeros(1, 1, 64, 64)
+    expected[..., :32, :32] = 1
+    assert torch.equal(likely, expected)
+    source, edited = decodes(64)
+    mask = change_mask(source, edited + 0.4, settings, likely=likely)
+    assert torch.equal(mask, expected)
+    latent = torch.zeros(1, 2, 4, 4)
+    assert torch.equal(snap(latent, latent + 1, settings, likely=likely)[0, 0] == 1, expected[0, 0, ::16, ::16] == 1)
+    assert likely_area(None, settings, 64) is None
 
 
 def test_pixel_distance_takes_the_largest_channel_of_what_is_shown():

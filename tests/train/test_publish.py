@@ -77,21 +77,25 @@ def test_tables_go_between_the_markers_and_nowhere_else(tmp_path):
 
 
 @torch.no_grad()
-def test_calibration_prefers_what_keeps_enough_and_covers_most(monkeypatch):
-    """Against a planted world: noise of 0.06 on every pixel, changes of 0.5. Only a high threshold tells them apart."""
+@pytest.mark.parametrize(("size", "rate"), [(0.06, None), (0.6, 0.3)])
+def test_calibration_prefers_what_keeps_enough_and_covers_most(monkeypatch, size, rate):
+    """Against a planted world: noise of some size on every pixel, changes of 0.5. Only a high threshold tells them
+    apart; or, where the noise is larger, only what the transformer tells, at a rate that it is sure of."""
     noise = torch.Generator().manual_seed(0)
 
     def planted(pipe, edits, sources, seed):
         targets = torch.stack([calibrate.to_chw(calibrate.draw(edit.target)) for edit in edits]).float() / 255
         changed = (sources != targets).any(1, keepdim=True)
         before = torch.full_like(sources, 0.5)
-        after = before + torch.where(changed, 0.5, 0.06 * torch.rand(sources.shape, generator=noise))
-        return before * 10, after * 10  # far above every latent threshold: pixels alone decide
+        after = before + torch.where(changed, 0.5, size * torch.rand(sources.shape, generator=noise))
+        told = None if rate is None else (changed.float() * rate).clamp(0.01, 1)
+        return before * 10, after * 10, told  # far above every latent threshold: pixels alone decide
 
     monkeypatch.setattr(calibrate, "_latents", planted)
     monkeypatch.setattr(calibrate, "_decode", lambda pipe, latents: latents / 10)
     best, trials = calibrate.calibrate(None, per_category=2)
-    assert best.settings.high > 0.06 and best.covered > 0.99
+    assert best.kept > 0.97 and best.covered > 0.99
+    assert best.settings.high > 0.06 if rate is None else 0.01 < best.settings.change_probability <= 0.3
     assert best.covered == max(trial.covered for trial in trials if trial.kept >= calibrate.KEPT)
 
 

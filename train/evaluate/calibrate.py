@@ -6,6 +6,7 @@ checkpoint's model_index.json. Best is what covers most of the true change among
 none of those settings covers `COVERED`, the best sum of both shares is taken.
 """
 
+import itertools
 import json
 import os
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rpiae import RPiAEPipeline
-from rpiae.region import RegionSettings, change_mask, snap
+from rpiae.region import RegionSettings, change_mask, likely_area, snap
 
 from ..data.pictures import to_chw
 from ..data.scenes import CATEGORIES, Edit, draw, sample_edit
@@ -26,6 +27,8 @@ WHOLE_PICTURE = ("background_change", "style_change", "tone_transfer")
 LOCAL = tuple(name for name in CATEGORIES if name not in WHOLE_PICTURE)
 KEPT, COVERED = 0.97, 0.8
 LATENT_THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5, 2.0)
+# Where the transformer tells what changes; then small differences need not be told from noise by their size alone.
+CHANGE_PROBABILITIES, SMALL_LATENT_THRESHOLDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7), (0.0, 0.1, 0.2, 0.3)
 PIXEL_THRESHOLDS = ((0.03, 0.08), (0.05, 0.12), (0.05, 0.2), (0.08, 0.2), (0.1, 0.3), (0.15, 0.4), (0.2, 0.5))
 BATCH = 8
 
@@ -51,16 +54,22 @@ def calibrate(pipe: RPiAEPipeline, per_category: int = 8, seed: int = 0) -> tupl
     sources = torch.stack([to_chw(draw(edit.source)) for edit in edits]).float() / 255
     targets = torch.stack([to_chw(draw(edit.target)) for edit in edits]).float() / 255
     changed = (sources != targets).any(1, keepdim=True)
-    before, after = _latents(pipe, edits, sources, seed)
+    before, after, changes = _latents(pipe, edits, sources, seed)
+    grid = itertools.product(LATENT_THRESHOLDS, (0.0,))
+    if changes is not None:
+        grid = itertools.product(SMALL_LATENT_THRESHOLDS, CHANGE_PROBABILITIES)
     trials = []
     with torch.no_grad():
         decoded_before = _decode(pipe, before)
-        for latent_threshold in LATENT_THRESHOLDS:
-            settings = replace(RegionSettings(), latent_threshold=latent_threshold)
-            decoded_after = _decode(pipe, snap(before, after, settings))
+        for latent_threshold, probability in grid:
+            settings = replace(
+                RegionSettings(), latent_threshold=latent_threshold, change_probability=probability
+            )
+            likely = likely_area(changes, settings, sources.shape[-1])
+            decoded_after = _decode(pipe, snap(before, after, settings, likely=likely))
             for low, high in PIXEL_THRESHOLDS:
                 settings = replace(settings, low=low, high=high)
-                mask = change_mask(decoded_before, decoded_after, settings)
+                mask = change_mask(decoded_before, decoded_after, settings, likely=likely)
                 trials.append(Trial(settings, _share(mask == 0, ~changed), _share(mask > 0.5, changed)))
     return choose(trials), trials
 
@@ -80,19 +89,23 @@ def store(folder: Path, settings: RegionSettings) -> None:
     os.replace(part, index)
 
 
-def _latents(pipe: RPiAEPipeline, edits: list[Edit], sources: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Normalised latents of the sources and of the model's edits."""
-    before, after = [], []
+def _latents(
+    pipe: RPiAEPipeline, edits: list[Edit], sources: Tensor, seed: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Normalised latents of the sources and of the model's edits, and what the transformer tells of their changes."""
+    before, after, changes = [], [], []
     for start in range(0, len(edits), BATCH):
         some = edits[start : start + BATCH]
         generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(some))]
         pictures = [draw(edit.source) for edit in some]
         prompts = [edit.instruction for edit in some]
-        after.append(pipe(prompts, image=pictures, generator=generators, output_type="latent").images)
+        edited = pipe(prompts, image=pictures, generator=generators, output_type="latent")
+        after.append(edited.images)
+        changes.append(edited.changes)
         with torch.no_grad():
             latent = pipe.vae.encode(sources[start : start + BATCH].to(pipe.device)).latent_dist.mode()
         before.append(pipe.vae.normalise(latent))
-    return torch.cat(before).float(), torch.cat(after).float()
+    return torch.cat(before).float(), torch.cat(after).float(), None if changes[0] is None else torch.cat(changes)
 
 
 def _decode(pipe: RPiAEPipeline, latents: Tensor) -> Tensor:

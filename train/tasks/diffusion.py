@@ -92,6 +92,8 @@ class DiffusionTask(Task):
             self.dataset = Examples(reader, stage.samples, size, vae.latent_shape, stage.draws)
             self.held_out = Examples(reader, VALIDATION_ITEMS, size, vae.latent_shape, 4, held_out=True)
         self.readout = Readout(transformer, text_encoder) if stage.readout else None
+        if stage.change and not transformer.config.head_change_parts:
+            raise ValueError("change is for transformers that tell it: set models.transformer.head_change_parts")
 
     @property
     def vae(self) -> AutoencoderRPiAE:
@@ -144,11 +146,15 @@ class DiffusionTask(Task):
         predicted = self.transformer(x_t, t, **given, features_after=after)
         error = (predicted.sample.float() - flow.velocity(repeated, noise)).square()
         error = error.unflatten(0, (len(data), -1)).mean((1, 2))  # over draws and channels: (samples, h, w)
-        changed = self._changed(batch)
+        differs = self._differs(batch)
+        changed = self._changed_tokens(differs)
         weighted = error * (1 + (stage.changed_weight - 1) * changed.float())
         losses = {"loss": weighted.mean(), "caption": _mean(error[~editing])}
         if batch["images"].shape[1] > 1:
             losses |= {"edit": _mean(error[editing]), "changed": _mean(error[changed])}
+        if stage.change:
+            losses["change"] = self._change_loss(predicted.changes, differs, editing)
+            losses["loss"] = losses["loss"] + stage.change * losses["change"]
         if self.readout:
             found = self.readout(predicted.features, self._labels(batch["labels"], noise.shape[0] // len(data)))
             losses["loss"] = losses["loss"] + stage.readout * sum(READERS[name] * found[name] for name in READERS)
@@ -164,15 +170,29 @@ class DiffusionTask(Task):
             ordered[name] = torch.cat([first, second, source, first]).repeat_interleave(draws, dim=0)
         return ordered
 
-    def _changed(self, batch: dict) -> Tensor:
-        """Where an edit changes the picture, (samples, h, w) bool, whole tokens at a time; nowhere for captions.
+    def _differs(self, batch: dict) -> Tensor:
+        """Where an edit changes the picture, (samples, 1, H, W) float, 0 or 1; nowhere for captions.
 
         Asked of the pixels: encoder and bridge attend to everything, so one changed patch moves every latent a little.
         """
         before, after, editing = _sources_and_targets(batch["images"], batch)
         noise = 0 if self.stage.data is None else PHOTO_NOISE
-        differs = ((after.short() - before.short()).abs() > noise).any(1, keepdim=True) & editing[:, None, None, None]
-        tokens = F.adaptive_max_pool2d(differs.float(), self.transformer.grid)
+        differs = ((after.short() - before.short()).abs() > noise).any(1, keepdim=True)
+        return (differs & editing[:, None, None, None]).float()
+
+    @staticmethod
+    def _change_loss(logits: Tensor, differs: Tensor, editing: Tensor) -> Tensor:
+        """Of edits, averaged over all samples: logits (samples * draws, 1, m, m) against the parts that change."""
+        parts = F.adaptive_max_pool2d(differs, logits.shape[-2:])
+        draws = len(logits) // len(parts)
+        error = F.binary_cross_entropy_with_logits(
+            logits.float(), parts.repeat_interleave(draws, dim=0), reduction="none"
+        )
+        return (error.mean((1, 2, 3)) * editing.repeat_interleave(draws)).mean()
+
+    def _changed_tokens(self, differs: Tensor) -> Tensor:
+        """The same for cells (samples, h, w) bool, whole tokens at a time."""
+        tokens = F.adaptive_max_pool2d(differs, self.transformer.grid)
         return F.interpolate(tokens, scale_factor=self.transformer.config.patch_size)[:, 0] > 0
 
     def validate(self) -> dict[str, float]:
