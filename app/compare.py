@@ -57,7 +57,9 @@ class CompareTab:
         room.follow_after(restored.then)
 
     def _request(self, path: str | None, names: list[str], fit: str | None) -> CompareRequest:
-        return CompareRequest(source=self.service.picture(path), tokenizers=tuple(names), fit=fit or FITS[0])
+        source = self.service.picture(path)
+        whole = source.width == source.height  # the choice is hidden, and may be that of a picture before
+        return CompareRequest(source=source, tokenizers=tuple(names), fit=FITS[0] if whole else fit or FITS[0])
 
     def _offer_fit(self, path: str | None) -> Any:
         """There is a choice where the picture is no square."""

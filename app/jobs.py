@@ -24,7 +24,7 @@ from itertools import takewhile
 from PIL import Image
 
 from app.batch import Drawn
-from app.outcome import Outcome, Progress, Stopped, sentence
+from app.outcome import Outcome, Progress, Stopped, no_memory, sentence
 from app.request import Request
 from app.service import Service
 from app.store import Record, Store
@@ -282,7 +282,7 @@ class Jobs:
                 self.store.sweep(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
             except OSError as fault:  # somebody tidies the folder at the same time; the next job sweeps again
                 log.warning("the outputs could not be swept: %s", fault)
-            if not self._waiting and not self._errands:
+            if not (self._waiting or self._errands or self._closed):
                 self.service.settle()
 
     def _next(self) -> list[_Job] | _Errand | None:
@@ -325,27 +325,33 @@ class Jobs:
                 answer = partial(self.service.run, job.request, progress)
             else:
                 answer = partial(self.service.finish, job.request, drawn[number])
-            yield job, job.context.run(self._run, job, answer)
+            yield job, job.context.run(self._run, job, answer, 1 if drawn is None else len(jobs))
 
     def _draw(self, jobs: list[_Job]) -> list[Drawn] | None:
         """What several jobs come to in one batch; None when that fails: each is then answered by itself, and told its
         own fault."""
         try:
             for job in jobs:
-                self.store.save(job.record)
+                self.store.save(job.record)  # as running, before it runs
             return self.service.draw(
                 [(job.request, Progress(report=self._reporter(job), stop=job.stop)) for job in jobs]
             )
         except Exception as fault:
-            log.warning("%d jobs cannot be answered in one batch: %s", len(jobs), type(fault).__name__)
+            foreseen = isinstance(fault, ValueError) or no_memory(fault)
+            log.warning("%d jobs cannot share a batch: %s", len(jobs), sentence(fault), exc_info=not foreseen)
+            with self._changed:
+                for job in jobs:
+                    job.step, job.steps, job.preview = 0, 0, ""
+                    self._touch(job)
             return None
 
-    def _run(self, job: _Job, answer: Callable[[], Outcome]) -> Record:
-        """Brings one job to its end and returns its final record; no fault leaves this function."""
+    def _run(self, job: _Job, answer: Callable[[], Outcome], sharing: int) -> Record:
+        """Brings one job, which shares its batch with so many, to its end and returns its final record; no fault leaves
+        this function."""
         try:
             self.store.save(job.record)
             outcome = answer()
-            self._usual[job.request.kind] = outcome.seconds
+            self._usual[job.request.kind] = outcome.seconds / sharing
             return self.store.finish(job.record, outcome)
         except Stopped:
             return self.store.close(job.record, "stopped", say("job.stopped_early"))

@@ -72,6 +72,7 @@ class Service:
         if together is not None and together < 1:
             raise ValueError(f"--together must be at least 1 picture, it is {together}")
         self._together = together
+        self._fits: int | None = None  # pictures of several requests, once more of them did not fit the memory
         self.compiled = compiled
         self.checkpoint = str(checkpoint)
         self.device = device
@@ -242,7 +243,7 @@ class Service:
         return None
 
     def _drop(self) -> None:
-        self._held = None
+        self._held = self._fits = None
         self.comparison.forget()
         checkpoints.give_back()
 
@@ -342,10 +343,10 @@ class Service:
     @property
     def together(self) -> int:
         """How many pictures of several requests one batch may hold; 1: each request is answered by itself."""
-        if self._together is not None:
-            return self._together
-        held = self._held
-        return GPU_BATCH if held is not None and held.vae.device.type == "cuda" else 1
+        wanted, held = self._together, self._held
+        if wanted is None:
+            wanted = GPU_BATCH if held is not None and held.vae.device.type == "cuda" else 1
+        return wanted if self._fits is None else min(wanted, self._fits)
 
     def batch_key(self, request: Request) -> Hashable | None:
         """Requests of one key may be answered in one batch; None: this one by itself."""
@@ -360,6 +361,7 @@ class Service:
             return self._draw(asked)
         except Exception as fault:
             if no_memory(fault):
+                self._fits = max(1, sum(request.count for request, _ in asked) // 2)
                 self._make_room(fault)
             raise
 

@@ -61,7 +61,9 @@ class WeightsBox:
             for name in names
             if published_at(name)
         )
-        return f'{widgets.note(words + " " + say("tokenizers.get.help"))}<div class="tools">{buttons}</div>'
+        if buttons:
+            words = f"{words} {say('tokenizers.get.help')}"
+        return f'{widgets.note(words)}<div class="tools">{buttons}</div>'
 
     # what the buttons do
 

@@ -68,7 +68,7 @@ class CellHead(nn.Module):
         self.change = nn.Linear(width, change_parts**2) if change_parts else None
 
     def start(self) -> None:
-        """Layers that pass everything on, and an output of zero: a trunk that was trained before goes on as it was."""
+        """Open gates, no neighbours yet, and an output of zero: a trunk that was trained before goes on as it was."""
         for layer in (self.modulation[-1], self.output):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

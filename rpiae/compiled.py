@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MARK = "steps_are_compiled"
 _compiling: threading.Thread | None = None  # the thread that compiled first
+_lock, _inside, _before = threading.Lock(), 0, None  # how many calls use compiled steps; the stance before them
 
 
 def compile_steps(pipe: RPiAEPipeline, backend: str = "inductor") -> None:
@@ -43,7 +44,8 @@ def compile_steps(pipe: RPiAEPipeline, backend: str = "inductor") -> None:
     try:
         for block, program in zip(transformer.blocks, programs, strict=True):
             block.target = _for_any_batch(program)
-        pipe("a grey square", num_inference_steps=1, guidance_scale=2.0, output_type="latent")
+        for count in (1, 2):  # two sizes: what lies behind a break in the graph learns that they vary
+            pipe(["a grey square"] * count, num_inference_steps=1, guidance_scale=2.0, output_type="latent")
     except Exception as error:
         for block in transformer.blocks:
             vars(block).pop("target", None)
@@ -59,11 +61,27 @@ def is_compiled(transformer: nn.Module) -> bool:
     return MARK in vars(transformer)
 
 
-def steps_as_they_are(transformer: nn.Module) -> contextlib.AbstractContextManager:
-    """While it lasts, compiled steps are used where they fit, and nothing is compiled anew."""
+@contextlib.contextmanager
+def nothing_compiled_anew(transformer: nn.Module) -> Iterator[None]:
+    """While it lasts, compiled steps are used where they fit, and what does not fit runs as it is.
+
+    The compiler's stance is the whole process's: the first that comes sets it, the last that goes sets it back.
+    """
+    global _inside, _before
     if not is_compiled(transformer):
-        return contextlib.nullcontext()
-    return torch.compiler.set_stance("eager_on_recompile")
+        yield
+        return
+    with _lock:
+        _inside += 1
+        if _inside == 1:
+            _before = torch.compiler.set_stance("eager_on_recompile")  # in force from here on
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _before.__exit__(None, None, None)
 
 
 def _for_any_batch(program: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
-from .compiled import compile_steps, steps_as_they_are
+from .compiled import compile_steps, nothing_compiled_anew
 from .images import Letterbox
 from .loading import cast, plain, read_json, resolve
 from .noise import draw_noise
@@ -290,7 +290,7 @@ class RPiAEPipeline(DiffusionPipeline):
         scheduler.set_timesteps(sigmas=flow.sampling_times(steps).tolist(), device=self._execution_device)
         factors = tuple(branch.factor for branch in branches)
         modulations = self.transformer.encode_time(scheduler.sigmas[:steps])
-        with steps_as_they_are(self.transformer), self.progress_bar(total=steps) as bar:
+        with nothing_compiled_anew(self.transformer), self.progress_bar(total=steps) as bar:
             for step, timestep in enumerate(scheduler.timesteps):
                 t = scheduler.sigmas[step]
                 repeated = x.repeat(len(branches), 1, 1, 1)

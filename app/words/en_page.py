@@ -117,7 +117,7 @@ PAGE = {
     "count": "Pictures",
     "count.help": "Each has its own seed: the first this one, then the next numbers.",
     "fit": "Fit into the square",
-    "fit.help": "The tokenizers take squares, and this picture is none.",
+    "fit.help": "Tokenizers work on squares; this picture is not square.",
     "fit.pad": "White bars",
     "fit.crop": "Cut to the middle",
     "tokenizers": "Tokenizers",

@@ -11,7 +11,7 @@ WORK = {
     "status.running": "Working",
     "status.step": "Step {step} of {steps}",
     "status.left": "{eta} left",
-    "status.stopping": "Stopping after this step…",
+    "status.stopping": "Stopping…",
     "duration.seconds": "{number} s",
     "duration.minutes": "{number} min",
     "status.done": "Done in {seconds}.",
@@ -38,15 +38,16 @@ WORK = {
     "tokenizer.rae-s": "RAE-S",
     "tokenizer.rae-b": "RAE-B",
     "tokenizer.fae-d32": "FAE d32",
-    "tokenizer.compact-rpiae": "RPiAE idea, compact",
-    "tokenizer.compact-sd-vae": "SD-VAE idea, compact",
-    "tokenizer.compact-va-vae": "VA-VAE idea, compact",
-    "tokenizer.compact-vqgan": "VQGAN idea, compact",
-    "tokenizer.compact-rae": "RAE idea, compact",
-    "tokenizer.compact-fae": "FAE idea, compact",
+    "tokenizer.compact-rpiae": "Compact, after RPiAE",
+    "tokenizer.compact-sd-vae": "Compact, after SD-VAE",
+    "tokenizer.compact-va-vae": "Compact, after VA-VAE",
+    "tokenizer.compact-vqgan": "Compact, after VQGAN",
+    "tokenizer.compact-rae": "Compact, after RAE",
+    "tokenizer.compact-fae": "Compact, after FAE",
     "tokenizers.missing": "Not on this machine: {names}. With random weights their times and sizes are real, their "
     "pictures noise.",
-    "tokenizers.missing.named": "Name one on the command line as name=hf:org/name to fetch it; then it is here, too.",
+    "tokenizers.missing.named": "Whoever runs this server can fetch one: python -m rpiae compare PICTURE --tokenizers "
+    "name=hf:org/name.",
     "tokenizers.get": "Get {name}",
     "tokenizers.get.help": "Get asks the hub for the size of one; nothing is fetched before a second press.",
     "tokenizers.got": "{name} is on this machine now and can be compared.",
@@ -166,8 +167,8 @@ WORK = {
     "error.disk": "This could not be saved ({why}). Make room on the disk and try again.",
     "error.output_closed": "The output folder of this server cannot be used just now ({why}). What is in it is not "
     "lost: whoever runs the server must allow it to read and write there.",
-    "error.memory": "There was not enough memory for this, and what it had taken was given back. Your settings are "
-    "kept. Ask for fewer pictures at a time, load a smaller checkpoint in Models, or close other programs; then try "
+    "error.memory": "There was not enough memory for this. Your settings are kept. "
+    "Ask for fewer pictures at a time, load a smaller checkpoint in Models, or close other programs; then try "
     "again.",
     "error.unexpected": "Something went wrong here that should not have. The server's log says what. "
     "Your settings are kept; try again.",

@@ -61,7 +61,7 @@ def load(name: str, source: str | os.PathLike | None = None) -> Tokenizer:
 def published_at(name: str) -> tuple[str, str] | None:
     """The repository on the hub that has a tokenizer's weights, and the file in it; None where none were published."""
     entry = _entry(name) if name in ENTRIES else None
-    found = getattr(entry, "PUBLISHED", None) or getattr(entry, "published", None)
+    found = getattr(entry, "PUBLISHED", None)
     return (found.hub_id, found.file) if found and found.hub_id else None
 
 

@@ -59,13 +59,13 @@ class RAE:
     """One size, with the `find` and `load` of a tokenizer's module."""
 
     def __init__(self, name: str, hub_id: str):
-        self.published = Published(
+        self.PUBLISHED = Published(
             name, hub_id, WEIGHTS, licence="MIT", latent_shape=(WIDTHS[name], 16, 16), downsampling=16
         )
-        self.find = self.published.find
+        self.find = self.PUBLISHED.find
 
     def settings(self) -> dict:
-        return ARCHITECTURE | {"encoder_hidden_size": WIDTHS[self.published.name]}
+        return ARCHITECTURE | {"encoder_hidden_size": WIDTHS[self.PUBLISHED.name]}
 
     def build(self, statistics: tuple[int, ...] = (1,)) -> AutoencoderRAE:
         """The model, with constants of the shape `statistics` that change nothing."""
@@ -79,13 +79,13 @@ class RAE:
         if source == RANDOM:
             model, origin = with_random_weights(self.build), "random weights"
         else:
-            path, origin = self.published.locate(source)
-            check_config(path, AutoencoderRAE, self.settings(), self.published.name)
+            path, origin = self.PUBLISHED.locate(source)
+            check_config(path, AutoencoderRAE, self.settings(), self.PUBLISHED.name)
             model = self._read(path)
-        return RAETokenizer(model, self.published.info(model, origin))
+        return RAETokenizer(model, self.PUBLISHED.info(model, origin))
 
     def _read(self, path: Path) -> AutoencoderRAE:
-        name = self.published.name
+        name = self.PUBLISHED.name
         weights = {todays_name(one): tensor for one, tensor in read_weights(path).items()}
         shape = tuple(weights[STATISTICS].shape) if STATISTICS in weights else (1,)
         model = empty(partial(self.build, shape))

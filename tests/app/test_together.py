@@ -46,8 +46,8 @@ def end_of(jobs: Jobs, job_id: str):
     return last.record
 
 
-def picture_of(jobs: Jobs, record) -> Image.Image:
-    return Image.open(jobs.store.file(record.id, record.pictures[0]["file"])).convert("RGB")
+def picture_of(jobs: Jobs, record, index: int = 0) -> Image.Image:
+    return Image.open(jobs.store.file(record.id, record.pictures[index]["file"])).convert("RGB")
 
 
 def alike(one: Image.Image, other: Image.Image) -> bool:
@@ -72,11 +72,12 @@ def test_requests_of_equal_settings_share_a_batch_and_come_out_as_by_themselves(
     assert batches == [3]  # 4 steps are the checkpoint's own; another guidance is another batch
     for request, record in zip(edits, (records[0], *records[2:]), strict=True):
         assert len(record.pictures) == request.count and record.request["prompt"] == request.prompt
-        [alone, *_] = several.run(request).pictures
         assert picture_of(jobs, record).size == request.source.size
-        assert alike(picture_of(jobs, record), alone.image)
+        for index, alone in enumerate(several.run(request).pictures):
+            assert alike(picture_of(jobs, record, index), alone.image)
         recipe = read(jobs.store.file(record.id, record.pictures[0]["file"]))
         assert (recipe.seed, recipe.prompt) == (request.seed, request.prompt)
+    assert not alike(picture_of(jobs, records[0]), picture_of(jobs, records[3]))  # so exchanged rows would be seen
 
 
 def test_stopping_one_leaves_the_others(jobs, several, batches):
@@ -114,8 +115,25 @@ def test_a_batch_holds_no_more_pictures_than_it_may_and_passes_no_errand(jobs, b
     assert order == [["done"] * 5 + ["queued"]]
 
 
-def test_only_drawing_is_done_together_and_on_a_cpu_only_when_asked_for(several, service, picture):
-    assert service.together == 1
+def test_after_a_batch_that_did_not_fit_smaller_ones_are_drawn(jobs, several, batches, monkeypatch):
+    def draw(asked):
+        batches.append(len(asked))
+        raise MemoryError
+
+    monkeypatch.setattr(several, "_draw", lambda asked: draw(asked) if len(asked) > 1 else real(asked))
+    real = Service._draw.__get__(several)
+    batches.clear()
+    ids = [jobs.submit(GenerateRequest("a cat", seed=seed, num_inference_steps=1)) for seed in range(4)]
+    jobs.start()
+    assert {end_of(jobs, job_id).state for job_id in ids} == {"done"}
+    assert several.together == 2
+    several.free()  # another checkpoint may be smaller
+    several.load()
+    assert several.together == 4
+
+
+def test_only_drawing_is_done_together_and_on_a_cpu_only_when_asked_for(several, studio_checkpoint, picture):
+    assert Service(studio_checkpoint, device="cpu").together == 1
     assert several.batch_key(ReconstructRequest(picture)) is None
     drawn = several.batch_key(GenerateRequest("a cat"))
     assert drawn == several.batch_key(GenerateRequest("a dog", seed=3, guidance_scale=2.0))

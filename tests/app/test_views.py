@@ -37,7 +37,7 @@ def running(**settings) -> Snapshot:
         (running(), "Starting"),
         (running(loading=True), "Loading the model"),
         (running(step=3, steps=20, eta=8.5), "Step 3 of 20 · 8.5 s left"),
-        (running(step=3, steps=20, stopping=True), "Stopping after this step"),
+        (running(step=3, steps=20, stopping=True), "Stopping…"),
         (
             Snapshot(replace(RECORD, state="done", seconds=3.14, pictures=(PICTURE,))),
             "Done in 3.1 s. Seed 7. 12 % of the picture changed.",

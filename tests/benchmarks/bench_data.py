@@ -1,5 +1,5 @@
 """Data of one's own: samples a second by one process from a folder, tar shards and a parquet table, against opening and
-cropping the same pictures and nothing else. `bench_training.py CONFIG` has the loader against a training step.
+cropping the same pictures and nothing else. `bench_training.py --config NAME` has the loader against a training step.
 
     PYTHONPATH=. python tests/benchmarks/bench_data.py [--output DIR] [--repeats N] [--quick]
 """

@@ -14,6 +14,7 @@ from side_by_side import CHECKPOINT, Table, device, parse, parser, seconds, side
 from torch import Tensor
 
 from rpiae import RPiAEPipeline, guidance, images, precision, tokenizers
+from rpiae.compiled import nothing_compiled_anew
 from rpiae.transformer import Context, RPiAETransformer2DModel
 
 PROMPT = "make the car blue"
@@ -172,7 +173,8 @@ def compiled(table: Table, pipe: RPiAEPipeline) -> None:
 
     def steps(transformer: RPiAETransformer2DModel) -> None:
         parts.transformer = transformer
-        parts.steps(LONG, context)
+        with nothing_compiled_anew(transformer):
+            parts.steps(LONG, context)
 
     works = {"fast": lambda: steps(fast), "slow": lambda: steps(slow)}
     took = side_by_side(works, table.options.repeats)

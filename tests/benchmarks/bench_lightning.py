@@ -140,7 +140,8 @@ def kernels(table: Table, model: LightningDiT2DModel) -> None:
         k, v = (torch.randn(64, keys, count, width, device=device(), dtype=torch.bfloat16) for _ in range(2))
         works = {"xformers": lambda q=q, k=k, v=v: attention.attention(q, k, v)}
         works["sdpa"] = lambda q=q, k=k, v=v: sdpa(q, k, v)
-        took = side_by_side({name: lambda work=work: [work() for _ in range(50)] for name, work in works.items()}, 5)
+        fifty = {name: lambda work=work: [work() for _ in range(50)] for name, work in works.items()}
+        took = side_by_side(fifty, table.options.repeats)
         note = f"batch 64, 50 calls; the operator that ran: {operator(q, k, v)}"
         table.ratio(what, took["sdpa"], took["xformers"], note=note)
 

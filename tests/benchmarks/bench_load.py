@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=200, help="by all clients together, then again by one")
     parser.add_argument("--total", type=int, default=500, help="edits after which the memory is looked at")
     parser.add_argument("--checkpoint", type=Path, help="default: the smoke checkpoint, written for this run")
-    parser.add_argument("--output", type=Path, default=Path("outputs/bench_load.json"))
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "bench" / "bench_load.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -175,6 +175,7 @@ def check(result: dict[str, float]) -> None:
     """AssertionError where a number is not what is promised."""
     assert result["jobs left unfinished"] == 0
     if "lost" in result:
+        assert result["answered"] > 0, "every edit was refused"
         assert result["lost"] == 0, "some edits were neither answered nor refused"
         assert result["refused without a sentence"] == 0
         assert result["least share of pixels as a single client's"] >= 0.999, "a result depends on the other clients"
@@ -225,7 +226,7 @@ def crowd(server: Server, folder: Path, options: argparse.Namespace) -> dict[str
         "refused without a sentence": sum(not is_sentence(words) for words in refused),
         "lost": len(asked) - len(together),
         "pixel for pixel a single client's": sum(together[edit] == alone.get(edit) for edit in alike),
-        "least share of pixels as a single client's": min(alike.values(), default=1.0),
+        "least share of pixels as a single client's": min(alike.values(), default=0.0),
         "edits a second": round(len(together) / seconds, 2),
     }
 

@@ -7,13 +7,12 @@ less what the imports took; on a GPU the most memory that tensors had there.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 
 import torch
 from PIL import Image
-from side_by_side import CHECKPOINT, ROOT, Table, device, parse, parser
+from side_by_side import CHECKPOINT, ROOT, Table, device, highest_memory, parse, parser
 
 OTHER = "SD-VAE round trip"
 WORKS = ("edit", "generation", OTHER)
@@ -25,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     made.add_argument("--checkpoint", default=CHECKPOINT)
     made.add_argument("--part", choices=WORKS, help=argparse.SUPPRESS)
     options = parse(made, arguments)
+    options.repeats = 1  # every measurement is a process of its own
     if options.part:
         return print(peak_of(options))
     table = Table("memory", options)
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 def in_a_process(work: str, options: argparse.Namespace) -> int:
     command = [sys.executable, __file__, "--part", work, "--checkpoint", str(options.checkpoint)]
     command += ["--quick"] * options.quick
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return int(done.stdout.splitlines()[-1])
 
 
@@ -58,12 +58,6 @@ def peak_of(options: argparse.Namespace) -> int:
         picture = Image.effect_noise((SIDE, SIDE), 64).convert("RGB")
         pipe("make the car blue", image=picture) if options.part == "edit" else pipe("a blue car")
     return torch.cuda.max_memory_allocated() if device() == "cuda" else highest_memory() - before
-
-
-def highest_memory() -> int:
-    """Bytes of this process's highest resident set."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

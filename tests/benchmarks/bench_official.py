@@ -9,7 +9,6 @@ small files of the same layout.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from side_by_side import Table, parse, parser
+from side_by_side import Table, highest_memory, parse, parser
 
 KEYS = Path(__file__).resolve().parents[1] / "fixtures" / "golden"
 TOKENIZER, TRANSFORMER = "rpiae_stage3_1_c64_ema.pt", "ep-0000800.pt"
@@ -43,12 +42,6 @@ def write(folder: Path) -> None:
     torch.save(random_weights("official_tokenizer_keys.json"), folder / TOKENIZER)
     weights = random_weights("official_dit_keys.json")
     torch.save({"step": 1, "epoch": 800, "model": weights, "ema": weights}, folder / TRANSFORMER)
-
-
-def highest_memory() -> int:
-    """Bytes of this process's highest resident set."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def measure(folder: Path, points: int, quick: bool) -> dict[str, float]:
@@ -91,6 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     made.add_argument("--folder", type=Path, default=None, help="where to write the files; default: a temporary one")
     made.add_argument("--part", choices=("write", "measure"), help=argparse.SUPPRESS)
     options = parse(made, arguments)
+    options.repeats = 1  # every measurement is a process of its own
     if options.part == "write":
         return write(options.folder)
     if options.part == "measure":
@@ -106,7 +100,7 @@ def part(which: str, folder: Path, options: argparse.Namespace) -> dict[str, flo
     """Has a process of its own do it; what it measured."""
     command = [sys.executable, __file__, "--folder", str(folder), "--points", str(options.points), "--part", which]
     command += ["--quick"] * options.quick
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1]) if which == "measure" else {}
 
 

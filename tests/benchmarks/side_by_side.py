@@ -15,12 +15,13 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -82,7 +83,7 @@ class Table:
             "load at the start": self._load,
             "repeats": self.options.repeats,
             "quick": self.options.quick,
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),  # noqa: UP017
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "minutes": round((time.perf_counter() - self._began) / 60, 1),
         }
 
@@ -156,6 +157,12 @@ def seconds(work: Callable[[], object]) -> float:
 def settle() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def highest_memory() -> int:
+    """Bytes of this process's highest resident set."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def device() -> str:

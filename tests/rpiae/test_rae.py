@@ -33,7 +33,7 @@ def narrow(monkeypatch, tmp_path):
     for name, value in small.items():
         monkeypatch.setitem(rae.ARCHITECTURE, name, value)
     monkeypatch.setitem(rae.WIDTHS, "rae-s", WIDTH)
-    monkeypatch.setattr(rae, "SMALL", rae.RAE("rae-s", rae.SMALL.published.hub_id))
+    monkeypatch.setattr(rae, "SMALL", rae.RAE("rae-s", rae.SMALL.PUBLISHED.hub_id))
     monkeypatch.setattr(published, "ASSETS", tmp_path / "assets")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
@@ -168,7 +168,7 @@ def test_published_sizes(name, encoder, decoder, width, monkeypatch):
     model = published.empty(entry.build)
     counts = [sum(one.numel() for one in part.parameters()) for part in (model.encoder, model.decoder)]
     assert counts == [encoder, decoder]
-    info = entry.published.info(model, "nowhere")
+    info = entry.PUBLISHED.info(model, "nowhere")
     assert info.latent_shape == (width, 16, 16) and info.parameters == encoder + decoder
     tokenizer = rae.RAETokenizer(model.to("meta"), info)
     with torch.no_grad():
