@@ -19,7 +19,7 @@ import argparse
 import sys
 
 from .config import load_config
-from .runtime import is_main_process, set_up, tear_down
+from .runtime import is_main_process, process_number, set_up, tear_down
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,10 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             _train(arguments)
     except ValueError as error:
-        if is_main_process():
-            print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _sentence(error: ValueError) -> str:
+    """An error's own words, also of a process that loads data, and which of several processes met it."""
+    words = str(error)
+    if words.startswith("Caught ValueError in DataLoader worker"):  # torch puts the whole trace around them
+        words = words.rstrip().rpartition("ValueError: ")[2]
+    return words if is_main_process() else f"on process {process_number()}: {words}"
 
 
 def _train(arguments: list[str]) -> None:

@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -13,6 +13,7 @@ from .data.settings import DataSettings
 from .settings import Settings
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
+S = TypeVar("S", bound=Settings)
 
 
 class OptimizerSettings(Settings):
@@ -279,19 +280,30 @@ def load_config(name: str, overrides: list[str] | None = None) -> TrainingConfig
 
     ValueError with every mistake: file not found, unknown key, value of the wrong kind.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIG_FOLDER / f"{name}.yaml"
+    settings = read_settings(name, CONFIG_FOLDER, "training config", overrides)
+    settings.setdefault("checkpoint", str(Path(settings.get("output", ".")) / "checkpoint"))
+    return validated(TrainingConfig, settings, f"training config {name!r}")
+
+
+def read_settings(name: str, folder: Path, what: str, overrides: list[str] | None = None) -> dict:
+    """A YAML file by its name in a folder, or by its path, with overrides; `what` it is called in a ValueError."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
-        raise ValueError(f"no training config {name!r}; there are: {known}")
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ValueError(f"no {what} {name!r}; there are: {known}")
     settings = _apart(yaml.safe_load(path.read_text(encoding="utf-8")))
     for override in overrides or []:
         _apply(settings, override)
-    settings.setdefault("checkpoint", str(Path(settings.get("output", ".")) / "checkpoint"))
+    return settings
+
+
+def validated(model: type[S], settings: dict, what: str) -> S:
+    """Settings of a kind; ValueError with every mistake."""
     try:
-        return TrainingConfig.model_validate(settings)
+        return model.model_validate(settings)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (value: {e['input']!r})" for e in error.errors()]
-        raise ValueError(f"training config {name!r}: " + "; ".join(lines)) from None
+        raise ValueError(f"{what}: " + "; ".join(lines)) from None
 
 
 def _apply(settings: dict, override: str) -> None:

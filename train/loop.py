@@ -82,12 +82,14 @@ class Loop:
         settings: the stage; written beside the states, and compared when a run is resumed.
         folder: states, log and sheets go here; all processes must see it. Its name is the stage's.
         seed: of data and noise, for that comparison.
+        key: where the stage's settings are, for messages; of a config's stages it is known.
 
     Raises:
         ValueError: a batch that cannot be shared out, or a kind of parallelism other than data-parallel.
     """
 
-    def __init__(self, task: Task, settings: StageSettings, folder: Path, seed: int = 0):
+    def __init__(self, task: Task, settings: StageSettings, folder: Path, seed: int = 0, key: str | None = None):
+        self.key, self.revisable = key or f"stages.{Path(folder).name}", key is None
         self.task, self.settings, self.folder, self.seed = task, settings, Path(folder), seed
         AcceleratorState._reset_state(reset_partial_state=True)  # stages of one process may differ in precision
         self.accelerator = Accelerator(
@@ -106,11 +108,6 @@ class Loop:
         self.steps = math.ceil(settings.samples / settings.batch_size)
         self.saved_step: int | None = None
         self.last_saved = time.monotonic()
-
-    @property
-    def key(self) -> str:
-        """Where the stage's settings are, for messages."""
-        return f"stages.{self.folder.name}"
 
     def _check_parallelism(self) -> None:
         accelerator, settings = self.accelerator, self.settings
@@ -154,11 +151,12 @@ class Loop:
         self.folder.mkdir(parents=True, exist_ok=True)
         latest, revised = self._latest(resume, revise)
         self.task.to(self.accelerator.device)
+        self.task.prepare()
         if latest is None:
             self.task.start()
         self._prepare()
         if latest is not None:
-            self.accelerator.load_state(str(latest))
+            self._load(latest)
             self.accelerator.step = 0  # states lie between steps, whatever the number of parts
             self.ema.to(self.accelerator.device)  # Accelerate loads it to the CPU
             self.saved_step = self.progress.step
@@ -183,18 +181,27 @@ class Loop:
         if states and not resume:
             raise ValueError(f"{self.folder} holds an unfinished run: go on with --resume, or remove the folder")
         if states:
-            other = self._compare(json.loads(file.read_text(encoding="utf-8")), ours)
+            recorded = json.loads(file.read_text(encoding="utf-8"))
+            other = self._compare(recorded, ours)
             if forbidden := [key for key in other if not (revise and key in REVISABLE)]:
                 raise ValueError(
                     f"{self.folder} holds a run with other settings ({', '.join(forbidden)}); set them back, choose "
                     "another output=, or remove the folder. (--resume alone may change optimizer and precision.)"
                 )
             revised = {key: ours[key] for key in other}
+            self._check_revision(recorded.get("optimizer", {}), revised.get("optimizer"))
         self.accelerator.wait_for_everyone()  # all have read what the main process may change now
         if self.accelerator.is_main_process:
             self.states.sweep()
             write_whole(file, json.dumps(ours, indent=1) + "\n")
         return (states[-1] if states else None), revised
+
+    def _check_revision(self, before: dict, after: dict | None) -> None:
+        if after is not None and (before.get("muon_lr") is None) != (after["muon_lr"] is None):
+            raise ValueError(
+                f"{self.key}.optimizer.muon_lr was {before.get('muon_lr')} and is {after['muon_lr']}: a run that goes "
+                "on keeps its kinds of optimiser; give it a number as before, or none as before"
+            )
 
     def _compare(self, theirs: dict, ours: dict) -> list[str]:
         """Names of the settings that decide what is learned and differ from those written down."""
@@ -217,6 +224,15 @@ class Loop:
         # A state holds the task's own weights, not those of its wrapper: any number of processes goes on from it.
         self.accelerator.register_save_state_pre_hook(self._unwrapped_weights)
         self.accelerator.register_load_state_pre_hook(self._unwrapped_task)
+
+    def _load(self, state: Path) -> None:
+        """Everything as it was, but for the optimisers' settings: torch brings back the saved ones, and they may have
+        been revised."""
+        ours = [[dict(group, params=None) for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.accelerator.load_state(str(state))
+        for optimizer, groups in zip(self.optimizers, ours, strict=True):
+            for group, settings in zip(optimizer.param_groups, groups, strict=True):
+                group.update(settings, params=group["params"])
 
     def _unwrapped_weights(self, models: list, weights: list[dict], folder: str) -> None:
         weights[:] = [self.task.state_dict()]
@@ -251,8 +267,6 @@ class Loop:
         began = time.monotonic() - progress.seconds
         self.task.train()
         for parts in self._steps():
-            if progress.step >= self.steps:
-                break
             losses = self._step(parts)
             progress.step += 1
             progress.seconds = time.monotonic() - began
@@ -290,7 +304,9 @@ class Loop:
             optimizer.step()
             optimizer.zero_grad()
         self.ema.step(self._trainable())
-        return means | self.task.after_step(parts)
+        beside = self.task.after_step(parts)
+        self._check_finite(beside)
+        return means | beside
 
     def _share(self, parts: list[dict]) -> None:
         """When a batch is computed in several places, tell each part what depends on the whole batch."""
@@ -313,13 +329,13 @@ class Loop:
     def _go_on(self) -> str:
         """How to go on after a failure; the last good state is never written over by it."""
         states = self.states.all()
-        if not states:
-            return f"there is no state to go on from: remove {self.folder} and start again with"
+        if not states or not self.revisable:
+            return f"it cannot go on with other settings: remove {self.folder} and start again with"
         return f"the last state is {states[-1].name}: go on with --resume and"
 
     def _check_finite(self, losses: dict[str, Tensor]) -> None:
-        """Before the step is taken, on all processes alike."""
-        if torch.isfinite(losses["loss"]):
+        """Of a batch: before the step is taken, and of what learns beside the loss. On all processes alike."""
+        if all(torch.isfinite(value) for value in losses.values()):
             return
         values = {name: float(value) for name, value in losses.items()}
         raise ValueError(
@@ -379,6 +395,15 @@ class Loop:
             self.task.train()
         self.accelerator.wait_for_everyone()
 
+    def _check_weights(self) -> None:
+        """A finite loss may have had an infinite gradient: such weights never become a state to go on from."""
+        if not all(torch.isfinite(parameter).all() for parameter in self._trainable()):
+            raise ValueError(
+                f"the weights are not finite after step {self.progress.step} "
+                f"(up to {self._samples_of(self.progress.step - 1)}); {self._go_on()} a lower learning rate "
+                f"({self.key}.optimizer.lr, now {self.settings.optimizer.lr}) or {self.key}.optimizer.clip_norm"
+            )
+
     def _save_is_due(self) -> bool:
         """By the main process's clock, for all."""
         waited = time.monotonic() - self.last_saved > 60 * self.settings.checkpoint_minutes
@@ -389,6 +414,7 @@ class Loop:
         """A state to go on from, unless this step has one."""
         step = self.progress.step
         if self.saved_step != step:
+            self._check_weights()
             self.accelerator.save_state(str(self.states.beside(step)))
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:

@@ -87,4 +87,7 @@ class Opponent:
 
     def load_state_dict(self, state: dict) -> None:
         self.network.heads.load_state_dict(state["heads"])
+        ours = dict(self.optimizer.param_groups[0], params=None)  # which may have been revised
         self.optimizer.load_state_dict(state["optimizer"])
+        group = self.optimizer.param_groups[0]
+        group.update(ours, params=group["params"])

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from .config import load_config
 from .states import RUBBISH
@@ -33,6 +33,8 @@ def push(folder: Path, repo: str, public: bool = False) -> str:
             repo_id=repo, folder_path=folder, ignore_patterns=[f"*{RUBBISH}"],
             commit_message=f"Checkpoint {folder.name}",
         )  # fmt: skip
+    except HFValidationError as error:
+        raise ValueError(f"{repo!r} is no name for the hub, such as org/name: {error}") from None
     except OfflineModeIsEnabled:
         raise ValueError("HF_HUB_OFFLINE is set, so nothing is sent to the hub; unset it to push") from None
     except HfHubHTTPError as error:

@@ -33,7 +33,7 @@ def tear_down() -> None:
 def _check_launch() -> None:
     """On a machine without GPUs `accelerate launch --num_processes 2` starts a single process, without a word."""
     simple = "ACCELERATE_USE_CPU" in os.environ  # set by Accelerate's launcher of one process alone
-    if simple and "MASTER_ADDR" in os.environ and get_int_from_env(SIZES_OF_WORLD, 1) == 1:
+    if simple and "MASTER_ADDR" in os.environ and process_count() == 1:
         raise ValueError(
             "accelerate launch was asked for several processes and started one, as it does without GPUs; add "
             "--multi_gpu, which on such a machine means several processes on the CPU: "
@@ -41,9 +41,19 @@ def _check_launch() -> None:
         )
 
 
+def process_count() -> int:
+    """How many processes train together; also before there is an Accelerator."""
+    return get_int_from_env(SIZES_OF_WORLD, 1)
+
+
+def process_number() -> int:
+    """This process's number among all; also before there is an Accelerator."""
+    return get_int_from_env(["RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"], 0)
+
+
 def is_main_process() -> bool:
-    """Whether this process writes and speaks; also before there is an Accelerator."""
-    return get_int_from_env(["RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"], 0) == 0
+    """Whether this process writes and speaks."""
+    return process_number() == 0
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

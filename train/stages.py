@@ -13,6 +13,7 @@ import logging
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -47,6 +48,18 @@ logger = logging.getLogger(__name__)
 CARRY_TAG, CARRY_PICTURES = 80, 256
 # Mean difference of two tokenizers' normalised latents up to which they are one tokenizer, written in float16.
 SAME_LATENT = 0.05
+
+
+def without_places(settings: Any) -> Any:
+    """Settings whose absolute paths keep their last two parts: a checkpoint is for others to read, and where data lay
+    on a disk is nobody's business."""
+    if isinstance(settings, dict):
+        return {key: without_places(one) for key, one in settings.items()}
+    if isinstance(settings, list):
+        return [without_places(one) for one in settings]
+    if isinstance(settings, str) and Path(settings).is_absolute():
+        return "/".join(Path(settings).parts[1:][-2:])
+    return settings
 
 
 class Stages:
@@ -106,11 +119,12 @@ class Stages:
 
     def _is_ours(self, name: str, leg: dict) -> bool:
         """Whether a leg has this config's seed and the settings that decide what is learned."""
-        ours = self.config.stages[name].model_dump(mode="json", exclude=set(INCIDENTAL))
         recorded = as_recorded(self.config.stages[name], leg["settings"])
         if recorded is None or leg.get("seed", self.config.seed) != self.config.seed:
             return False
-        return {key: value for key, value in recorded.items() if key not in INCIDENTAL} == ours
+        both = (without_places(one) for one in (self.config.stages[name].model_dump(mode="json"), recorded))
+        ours, theirs = ({key: value for key, value in one.items() if key not in INCIDENTAL} for one in both)
+        return ours == theirs
 
     def publish(self) -> None:
         """Write what this output has finished to the checkpoint folder."""
@@ -140,7 +154,7 @@ class Stages:
             "minutes": round(progress.seconds / 60, 1),
             "machine": machine(),
             "seed": self.config.seed,
-            "settings": stage.model_dump(mode="json"),
+            "settings": without_places(stage.model_dump(mode="json")),
         }
 
     def result(self, name: str) -> Path:

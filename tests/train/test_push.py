@@ -82,11 +82,11 @@ def hub():
     server.server_close()
 
 
-def push(hub, folder, *more, token=TOKEN, **environment):
+def push(hub, folder, *more, token=TOKEN, repo="org/name", **environment):
     # A process of its own: the hub's client reads its variables once.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment = {**kept, "HF_ENDPOINT": hub.address, "HF_TOKEN": token, **environment}
-    command = [sys.executable, "-m", "train", "push", "smoke", "org/name", f"checkpoint={folder}", *more]
+    command = [sys.executable, "-m", "train", "push", "smoke", repo, f"checkpoint={folder}", *more]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -103,6 +103,8 @@ def test_a_checkpoint_is_pushed_whole_and_privately(hub, smoke_checkpoint):
 def test_a_wrong_token_and_no_hub_are_sentences(hub, smoke_checkpoint):
     refused = push(hub, smoke_checkpoint, "--public", token="hf_wrong")
     assert refused.returncode == 2 and "hf auth login" in refused.stderr and "Traceback" not in refused.stderr
+    unnamed = push(hub, smoke_checkpoint, repo="no/name/at all")
+    assert unnamed.returncode == 2 and "'no/name/at all' is no name for the hub" in unnamed.stderr
     offline = push(hub, smoke_checkpoint, HF_HUB_OFFLINE="1")
     assert offline.returncode == 2 and "HF_HUB_OFFLINE is set" in offline.stderr
     assert not hub.files

@@ -93,6 +93,16 @@ def test_a_run_that_diverges_stops_and_goes_on_with_other_rates(tmp_path):
     run(tmp_path, *lower, revise=True)
     revised = [record["revised"]["optimizer"]["lr"] for record in logged(tmp_path) if "revised" in record]
     assert revised == [1e-5]
+    newest = States(tmp_path / "representation", 3).all()[-1]
+    rates = [
+        group["base_lr"]
+        for file in sorted(newest.glob("optimizer*.bin"))
+        for group in torch.load(file, weights_only=False)["param_groups"]
+    ]
+    assert 1e-5 in rates and max(rates) == load_config("smoke").stages["representation"].optimizer.muon_lr
+    (tmp_path / "representation" / "finished.json").unlink()
+    with pytest.raises(ValueError, match=r"optimizer.muon_lr was .* and is None"):
+        run(tmp_path, f"{STAGE}.optimizer.muon_lr=null", revise=True)
     assert len(States(tmp_path / "representation", 3).all()) == 3
 
 

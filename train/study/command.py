@@ -16,7 +16,7 @@ import os
 
 import torch
 
-from ..runtime import is_main_process
+from ..runtime import process_count
 from . import budget, bundle, report
 from .config import StudySettings, load_study
 from .judged import ceiling
@@ -64,10 +64,11 @@ def open_study(name: str, settings: list[str]) -> StudySettings:
 def run(study: StudySettings, names: list[str]) -> str:
     """All of these rows with every seed; returns the table."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("train").setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    logging.getLogger("train").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if study.threads:
         torch.set_num_threads(study.threads)
+    _check(study)
     with inhabited(study.world):
         share = ceiling(study.world, study.measure.ceiling)
         logger.info("the judge accepts %.0f %% of true pictures at %d px", 100 * share, study.world.side)
@@ -76,3 +77,12 @@ def run(study: StudySettings, names: list[str]) -> str:
                 RowRun(study, name, seed).run()
                 text = report.write(study.results)
     return text
+
+
+def _check(study: StudySettings) -> None:
+    """What all rows must have in common, and the study cannot do."""
+    if process_count() > 1:
+        raise ValueError("the study runs in one process: start it without accelerate launch, or rows apart by --rows")
+    for name in ("representation", "tokenizer", "generator"):
+        if (parts := getattr(study, name).accumulate) != 1:
+            raise ValueError(f"{name}.accumulate is {parts}; the study computes every batch whole: leave it at 1")

@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from ..config import (
     AutoencoderStage,
     DiffusionStage,
@@ -13,7 +10,8 @@ from ..config import (
     RepresentationStage,
     SamplingSettings,
     Settings,
-    _apply,
+    read_settings,
+    validated,
 )
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
@@ -85,15 +83,4 @@ def load_study(name: str, overrides: list[str] | None = None) -> StudySettings:
 
     ValueError with every mistake: file not found, unknown key, value of the wrong kind.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIG_FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
-        raise ValueError(f"no study {name!r}; there are: {known}")
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for override in overrides or []:
-        _apply(settings, override)
-    try:
-        return StudySettings.model_validate(settings)
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (value: {e['input']!r})" for e in error.errors()]
-        raise ValueError(f"study {name!r}: " + "; ".join(lines)) from None
+    return validated(StudySettings, read_settings(name, CONFIG_FOLDER, "study", overrides), f"study {name!r}")

@@ -38,6 +38,10 @@ def read_rows(results: Path) -> dict[str, list[dict]]:
     for file in sorted((results / "rows").glob("*.json")):
         one = json.loads(file.read_text(encoding="utf-8"))
         found[one["row"]].append(one)
+    settings = [{key: value for key, value in one["settings"].items() if key != "row"} for some in found.values()
+                for one in some]  # fmt: skip
+    if any(one != settings[0] for one in settings):
+        raise ValueError(f"{results} holds rows of different settings; remove those that are not this study's")
     return {name: sorted(found[name], key=lambda one: one["seed"]) for name in ROWS if name in found}
 
 
@@ -53,7 +57,7 @@ def write(results: Path) -> str:
 
 
 def table(rows: dict[str, list[dict]]) -> str:
-    """Markdown: the mean over seeds ± half of what lies between them; in bold all that is not clear of the best."""
+    """Markdown: the middle of the seeds ± half of what lies between them; in bold all that is not clear of the best."""
     spans = {name: {key: _span(seeds, key) for key, _, _ in COLUMNS.values()} for name, seeds in rows.items()}
     first = next(iter(rows.values()))[0]
     lines = [

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from ..config import INCIDENTAL, AutoencoderStage, DiffusionStage, StageSettings
 from ..loop import Loop
 from ..runtime import device
 from ..stages import machine
+from ..states import write_whole
 from ..tasks.representation import HELD_OUT_TAG, TAG, VALIDATION_PICTURES, RepresentationTask
 from ..tasks.task import Task
 from .config import StudySettings
@@ -50,27 +52,29 @@ class WorldRepresentationTask(RepresentationTask):
         self.held_out = WorldPictures(study.world, tag=HELD_OUT_TAG, samples=VALIDATION_PICTURES, **given)
 
 
-def train(make_task: Callable[[], Task], stage: StageSettings, folder: Path, seed: int, about: dict) -> dict:
+def train(
+    make_task: Callable[[], Task], stage: StageSettings, folder: Path, seed: int, about: dict, key: str
+) -> dict:
     """Train a stage to its end in `folder`, unless it is finished; its result lies in folder/result.
 
     Args:
         about: what else decides what is learned, for the comparison with what is there.
+        key: of the study's settings, for messages.
 
     Returns: {"samples", "minutes", "machine"}. ValueError when the folder's stage was another.
     """
-    marker = folder / "finished.json"
+    plan, marker = folder / "plan.json", folder / "finished.json"
     settings = stage.model_dump(mode="json", exclude=set(INCIDENTAL))
     wanted = json.loads(json.dumps({"seed": seed, "settings": settings} | about))
+    if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != wanted:
+        raise ValueError(f"{folder} holds a run of other settings; choose another output=, or remove the folder")
     if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        if found["of"] != wanted:
-            raise ValueError(
-                f"{folder} holds a finished run of other settings; choose another output=, or remove the folder"
-            )
-        return found["leg"]
+        return json.loads(marker.read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(plan, json.dumps(wanted, indent=1) + "\n")
     torch.manual_seed(seed)
     task = make_task()
-    progress = Loop(task, stage, folder, seed).run(resume=True)
+    progress = Loop(task, stage, folder, seed, key).run(resume=True)
     shutil.rmtree(folder / "result", ignore_errors=True)
     task.export(folder / "result")
     leg = {
@@ -78,7 +82,7 @@ def train(make_task: Callable[[], Task], stage: StageSettings, folder: Path, see
         "minutes": round(progress.seconds / 60, 2),
         "machine": machine(),
     }
-    marker.write_text(json.dumps({"of": wanted, "leg": leg}, indent=1) + "\n", encoding="utf-8")
+    write_whole(marker, json.dumps(leg, indent=1) + "\n")
     for state in folder.glob("state-*"):
         shutil.rmtree(state)
     return leg
@@ -88,7 +92,8 @@ def representation(study: StudySettings) -> RepresentationEncoder:
     """The study's frozen representation encoder, trained when it is not there yet."""
     folder = study.output / "representation"
     about = {"encoder": study.models.encoder, "world": study.world.model_dump(mode="json")}
-    train(lambda: WorldRepresentationTask(study), study.representation, folder, REPRESENTATION_SEED, about)
+    make = partial(WorldRepresentationTask, study)
+    train(make, study.representation, folder, REPRESENTATION_SEED, about, "representation")
     encoder = build_encoder(study.models.encoder, study.models.image_size)
     encoder.load_state_dict(load_file(folder / "result" / "encoder.safetensors"))
     return encoder.eval().requires_grad_(False)
@@ -141,24 +146,21 @@ class RowRun:
             "settings": self.settings(),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_suffix(".part")
-        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        part.replace(self.file)
+        write_whole(self.file, json.dumps(found, indent=1) + "\n")
         return found
 
     def tokenizer(self) -> AutoencoderRPiAE:
         """The row's tokenizer after all its phases, in evaluation mode."""
         frozen = representation(self.study)
         before: Path | None = None
+        first = 0
         for phase in self.row.phases:
             folder = self.folder / phase.name
             stage = self.stage(phase)
-            about = {"row": asdict(self.row), "study": self._about()}
-            self.legs[phase.name] = train(
-                lambda phase=phase, stage=stage, before=before: self._task(phase, stage, before, frozen),
-                stage, folder, self.seed, about,
-            )  # fmt: skip
-            before = folder / "result"
+            about = {"row": asdict(self.row), "study": self._about(), "first": first}
+            make = partial(self._task, phase, stage, before, frozen, first)
+            self.legs[phase.name] = train(make, stage, folder, self.seed, about, "tokenizer")
+            before, first = folder / "result", first + stage.samples
         return open_model(before)
 
     def _about(self) -> dict:
@@ -172,9 +174,15 @@ class RowRun:
         return base.model_copy(update=changes)
 
     def _task(
-        self, phase: Phase, stage: AutoencoderStage, before: Path | None, frozen: RepresentationEncoder
+        self,
+        phase: Phase,
+        stage: AutoencoderStage,
+        before: Path | None,
+        frozen: RepresentationEncoder,
+        first: int,
     ) -> TokenizerTask:
         """The phase on what the one before left, or on a fresh autoencoder."""
+        make = partial(TokenizerTask, self.study, self.row, stage, representation=frozen, seed=self.seed, first=first)
         bridged = "bridge" in phase.trains
         if before is None:
             vae = build(self.study, self.row, bridged)
@@ -183,14 +191,14 @@ class RowRun:
                 vae.encoder.load_state_dict(frozen.state_dict())
             else:
                 fresh.add("encoder")
-            return TokenizerTask(self.study, self.row, stage, vae, frozen, self.seed, tuple(sorted(fresh)))
+            return make(vae=vae, fresh=tuple(sorted(fresh)))
         vae = open_model(before)
         if not bridged or vae.bridge is not None:
-            return TokenizerTask(self.study, self.row, stage, vae, frozen, self.seed)
+            return make(vae=vae)
         wider = build(self.study, self.row, True)
         wider.encoder.load_state_dict(vae.encoder.state_dict())
         wider.decoder.load_state_dict(vae.decoder.state_dict())
-        return TokenizerTask(self.study, self.row, stage, wider, frozen, self.seed, ("bridge",))
+        return make(vae=wider, fresh=("bridge",))
 
     def generator(self, vae: AutoencoderRPiAE) -> GeneratorTask:
         """The trained generator."""
@@ -198,8 +206,9 @@ class RowRun:
         folder = self.folder / "generator"
         about = {"row": asdict(self.row), "study": self._about()}
         about["tokenizer"] = self.study.tokenizer.model_dump(mode="json", exclude=set(INCIDENTAL))
+        about["judged"] = self.study.model_dump(mode="json", include={"sampling", "measure"})  # on the way
         self.legs["generator"] = train(
-            lambda: GeneratorTask(self.study, stage, vae, self.seed), stage, folder, self.seed, about
+            lambda: GeneratorTask(self.study, stage, vae, self.seed), stage, folder, self.seed, about, "generator"
         )
         task = GeneratorTask(self.study, stage, vae, self.seed)
         task.transformer.load_state_dict(RPiAETransformer2DModel.from_pretrained(folder / "result").state_dict())

@@ -63,6 +63,7 @@ class TokenizerTask(Task):
         stage: the phase's settings.
         representation: the frozen one, for rows that are anchored to it.
         fresh: parts that no phase has trained yet; they get a linear start.
+        first: how many pictures the phases before have seen: this one goes on after them.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class TokenizerTask(Task):
         representation: RepresentationEncoder,
         seed: int,
         fresh: tuple[str, ...] = (),
+        first: int = 0,
     ):
         super().__init__()
         self.row, self.stage, self.fresh, self.vae = row, stage, fresh, vae
@@ -87,7 +89,7 @@ class TokenizerTask(Task):
             self.project = nn.Conv2d(vae.latent_shape[0], representation.feature_channels, 1)
         self.perceptual = PerceptualDistance() if stage.perceptual else None
         self.sees_pixels = bool(stage.l1 or stage.mse or stage.perceptual)
-        self.dataset = WorldPictures(study.world, seed, TAG, stage.samples)
+        self.dataset = WorldPictures(study.world, seed, TAG, stage.samples, first=first)
         self.held_out = WorldPictures(study.world, seed, HELD_OUT_TAG, VALIDATION_PICTURES)
         self.for_latents = WorldPictures(study.world, seed, LATENT_TAG, LATENT_PICTURES)
         # Buffers, so that a resumed run goes on with the same weight.

@@ -136,17 +136,20 @@ def coarser(labels: dict[str, Tensor], factor: int) -> dict[str, Tensor]:
 
 
 class WorldPictures(Dataset):
-    """Whole scenes as the models see them; items as those of `ScenePictures`, labels for the smaller cells."""
+    """Whole scenes as the models see them, from number `first` on; items as those of `ScenePictures`, labels for the
+    smaller cells."""
 
-    def __init__(self, world: WorldSettings, seed: int, tag: int, samples: int, labels: bool = False):
-        self.world = world
-        self.scenes = ScenePictures(seed, tag, samples, PictureSettings(labels=labels))
+    def __init__(
+        self, world: WorldSettings, seed: int, tag: int, samples: int, labels: bool = False, first: int = 0
+    ):
+        self.world, self.first = world, first
+        self.scenes = ScenePictures(seed, tag, first + samples, PictureSettings(labels=labels))
 
     def __len__(self) -> int:
-        return len(self.scenes)
+        return len(self.scenes) - self.first
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        item = self.scenes[index]
+        item = self.scenes[self.first + index]
         kept = {"image": seen(item.pop("image"), self.world), "index": item.pop("index")}
         return kept | (coarser(item, V.canvas // self.world.side) if item else {})
 

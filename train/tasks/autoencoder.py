@@ -38,7 +38,7 @@ VALIDATION_PICTURES = 32
 LATENT_PICTURES = 256
 SEMANTIC_PICTURES = 640
 # Apart from the seeds of the noise on features.
-POSTERIOR_SEEDS = 2**40
+POSTERIOR_SEEDS = 2**31  # torch keeps 32 bits of a seed
 # Pixels against features in the bridge's linear start, as standard deviations.
 BRIDGE_PIXEL_WEIGHT = 1.5
 
@@ -185,7 +185,7 @@ class AutoencoderTask(Task):
                 part["mean_square"] = mean_square
         if self.pivot_replica is not None:
             parameter = self.vae.encoder.adaptive_weight_parameter(self.stage.pivot_parameter)
-            due = parts if self._weight_is_due() else []
+            due = parts if self._weight_is_due() and int(self.steps) >= self.stage.pivot_constant_steps else []
             self._update_pivot_weight(*self._stand_ins(due, "pivot", parameter))
             for part in parts:
                 part["pivot_weight_is_measured"] = True

@@ -23,7 +23,7 @@ from rpiae.transformer import RPiAETransformer2DModel
 from ..config import DiffusionStage, TrainingConfig
 from ..data.examples import Examples
 from ..data.pairs import ScenePairs
-from ..data.pictures import PHRASES
+from ..data.pictures import IGNORE, PHRASES
 from ..data.reader import Reader
 from ..dense_heads import DenseHeads
 from ..runtime import compile_methods
@@ -128,6 +128,14 @@ class DiffusionTask(Task):
         texts = [text for column in batch["texts"] for text in column]
         return sources, data, editing, texts
 
+    def counts(self, part: dict) -> dict[str, Tensor]:
+        editing = (part["source"] >= 0).sum()
+        counts = {"edit": editing, "caption": part["source"].numel() - editing}
+        if self.readout is not None:
+            shown = (self._labels(part["labels"], 1)["color"] != IGNORE).sum()
+            counts |= dict.fromkeys(("color", "style", "size", "offset"), shown)
+        return counts
+
     def forward(self, batch: dict) -> dict[str, Tensor]:
         stage = self.stage
         source, data, editing, texts = self.encode(batch)
@@ -156,10 +164,11 @@ class DiffusionTask(Task):
             losses["change"] = self._change_loss(predicted.changes, differs, editing)
             losses["loss"] = losses["loss"] + stage.change * losses["change"]
         if self.readout:
-            found = self.readout(predicted.features, self._labels(batch["labels"], noise.shape[0] // len(data)))
+            labels = self._labels(batch["labels"], noise.shape[0] // len(data))
+            found = self.weighed(self.readout(predicted.features, labels), batch)
             losses["loss"] = losses["loss"] + stage.readout * sum(READERS[name] * found[name] for name in READERS)
             losses |= {"read_phrase": found["phrase"], "read_color": found["color"], "read_offset": found["offset"]}
-        return losses
+        return self.weighed(losses, batch)
 
     @staticmethod
     def _labels(labels: dict[str, Tensor], draws: int) -> dict[str, Tensor]:

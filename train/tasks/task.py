@@ -34,7 +34,8 @@ class Task(nn.Module):
         """Losses of a part so that their mean over parts is the loss of the batch: times `part["share"]`, the part's
         count over the mean count, which the loop adds when there are several parts."""
         shares = part.get("share", {})
-        for name, share in shares.items():
+        for name in shares.keys() & losses.keys():
+            share = shares[name]
             # Nothing to average is nothing, not 0 / 0.
             losses[name] = torch.where(share > 0, losses[name] * share, 0.0)
         return losses
@@ -51,6 +52,9 @@ class Task(nn.Module):
     def companions(self) -> list:
         """What learns in `after_step`: objects with `state_dict` and `load_state_dict`, saved with every state."""
         return []
+
+    def prepare(self) -> None:
+        """What every run needs, fresh or resumed; called on all processes before anything else."""
 
     def start(self) -> None:
         """Linear starts and the like; called once, before the first step of a fresh run."""

@@ -38,12 +38,13 @@ def frozen(study):
 @pytest.mark.parametrize("name", ROWS)
 def test_every_phase_learns_with_its_own_parts_and_losses(study, frozen, name, tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizer_module, "LATENT_PICTURES", 8)
-    row, before = ROWS[name], None
+    row, before, numbers = ROWS[name], None, []
     torch.manual_seed(0)
     with inhabited(study.world):
         for phase in row.phases:
             stage = RowRun(study, name, 0).stage(phase)
-            task = RowRun(study, name, 0)._task(phase, stage, before, frozen)
+            task = RowRun(study, name, 0)._task(phase, stage, before, frozen, len(numbers))
+            numbers += [int(task.dataset[i]["index"]) for i in range(len(task.dataset))]
             if task.fresh:
                 task.start()
             task.train()
@@ -60,6 +61,7 @@ def test_every_phase_learns_with_its_own_parts_and_losses(study, frozen, name, t
             before = tmp_path / phase.name
             task.eval()
             task.export(before)
+    assert numbers == list(range(study.tokenizer.samples))  # no picture twice, whatever the phases
     # One scale for all: what the transformer is given has mean square one.
     with inhabited(study.world), torch.no_grad():
         x = torch.stack([task.for_latents[i]["image"] for i in range(8)]).float() / 255
@@ -156,6 +158,7 @@ def finished(name, seed, psnr):
     return {
         "row": name, "seed": seed, "title": ROWS[name].title, "numbers": numbers, "curve": curve,
         "latent_shape": [8, 4, 4], "legs": {"generator": {"minutes": 2.0}},
+        "settings": {"tokenizer": {"samples": 8}, "row": name},
     }  # fmt: skip
 
 
@@ -172,5 +175,9 @@ def test_no_ranking_is_claimed_inside_the_spread(tmp_path):
     ]  # fmt: skip
     # Less is better for distances, and there the last row stands alone.
     assert [rows[title][6].startswith("**") for title in ("RPiAE", "RAE", "VA-VAE")] == [False, False, True]
+    other = finished("rae", 1, 40.0) | {"settings": {"tokenizer": {"samples": 80}, "row": "rae"}}
+    (tmp_path / "rows" / "rae-1.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="rows of different settings"):
+        report.write(tmp_path)
     with pytest.raises(ValueError, match="holds no finished row"):
         report.write(tmp_path / "rows")
