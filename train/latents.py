@@ -9,7 +9,6 @@ Every process writes a part of its own. A part that is there is whole: a run tha
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from rpiae.autoencoder import AutoencoderRPiAE
 from .data.crop import squares
 from .data.reader import Reader
 from .data.rows import Fault
+from .states import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Rows(Dataset):
 
 
 class LatentFolder:
-    """The latents of a reader's pictures by a tokenizer, in a folder."""
+    """The latents of a reader's class folders by a tokenizer, in a folder."""
 
     def __init__(self, folder: Path, reader: Reader, vae: AutoencoderRPiAE):
         data = reader.data
@@ -59,7 +59,7 @@ class LatentFolder:
         self.folder, self.reader, self.vae = Path(folder), reader, vae
         self.identity = {
             "tokenizer": fingerprint(vae), "image_size": vae.config.image_size, "flip": data.flip,
-            "pictures": int(reader.sources[0].sizes.sum()),
+            "pictures": hashlib.sha256("\n".join(reader.sources[0].names()).encode()).hexdigest(),
         }  # fmt: skip
         self._places: dict[str, tuple[int, int]] = {}
         self._parts: list[np.ndarray] = []
@@ -71,7 +71,7 @@ class LatentFolder:
         with state.main_process_first():
             self.folder.mkdir(parents=True, exist_ok=True)
             if not file.is_file():
-                file.write_text(json.dumps(self.identity, indent=1) + "\n", encoding="utf-8")
+                write_whole(file, json.dumps(self.identity, indent=1) + "\n")
         self._check()
         if not self._complete():
             self._write_part(state.process_index, state.num_processes, workers, precision)
@@ -91,8 +91,8 @@ class LatentFolder:
         other = sorted(key for key in self.identity if theirs.get(key) != self.identity[key])
         if other:
             raise ValueError(
-                f"{self.folder} holds latents of another {' and '.join(other)}: remove the folder, or choose another "
-                "with latents="
+                f"{self.folder} holds other latents (not the same: {', '.join(other)}): remove the folder, or choose "
+                "another with latents="
             )
 
     def _finished(self) -> list[Path]:
@@ -124,10 +124,7 @@ class LatentFolder:
             latents[len(names) : len(names) + len(found)] = found
             names += [name for name in batch["id"] if name]
         latents.flush()
-        listed = path.with_suffix(".json")
-        part = listed.with_name(listed.name + ".writing")
-        part.write_text(json.dumps(names), encoding="utf-8")
-        os.replace(part, listed)
+        write_whole(path.with_suffix(".json"), json.dumps(names))
 
     @torch.no_grad()
     def _encode(self, pictures: torch.Tensor, variants: int, precision: str) -> np.ndarray:

@@ -1,11 +1,16 @@
 """Class-conditional training: the authors' loss, the label dropped, and latents from disk as good as encoded ones."""
 
+import os
+import shutil
+
 import pytest
 import torch
 
 from rpiae import AutoencoderRPiAE, LightningDiT2DModel, flow
+from tests.train.data.files import picture, write_caption_shards
 from tests.train.paper import CLASSES, write_classes
 from train.config import ClassConditionalStage
+from train.data.classes import ClassSamples
 from train.tasks.class_conditional import ClassConditionalTask
 
 STAGE = {
@@ -78,7 +83,7 @@ def test_pictures_are_flipped_by_half_and_samples_repeat(make):
 
 def test_latents_from_disk_are_those_of_the_pictures_flips_included(make, tmp_path):
     encoding, reading = make(), make(latents=str(tmp_path / "latents"))
-    reading.start()
+    reading.prepare()
     live, cached = batch(encoding), batch(reading)
     assert "image" not in cached and torch.equal(live["noise"], cached["noise"])
     assert torch.equal(live["label"], cached["label"])
@@ -86,37 +91,96 @@ def test_latents_from_disk_are_those_of_the_pictures_flips_included(make, tmp_pa
     assert 0 < difference < 1e-2 * encoding.encode(live).abs().max()  # float16
     assert float(encoding(live)["loss"]) == pytest.approx(float(reading(cached)["loss"]), rel=1e-2)
     written = (tmp_path / "latents" / "part-0-of-1.npy").stat().st_mtime_ns
-    make(latents=str(tmp_path / "latents")).start()
+    make(latents=str(tmp_path / "latents")).prepare()
     assert (tmp_path / "latents" / "part-0-of-1.npy").stat().st_mtime_ns == written
 
 
 def test_a_part_that_was_cut_short_is_written_again(make, tmp_path):
     folder = tmp_path / "latents"
-    make(latents=str(folder)).start()
+    make(latents=str(folder)).prepare()
     (folder / "part-0-of-1.json").unlink()  # as if killed while writing
     (folder / "part-0-of-1.npy").write_bytes(b"half")
     task = make(latents=str(folder))
-    task.start()
+    task.prepare()
     assert task.dataset[0]["latent"].shape == (8, 4, 4)
 
 
 def test_latents_of_another_tokenizer_are_refused(make, tmp_path):
     folder = tmp_path / "latents"
-    make(latents=str(folder)).start()
+    make(latents=str(folder)).prepare()
     settings = folder / "settings.json"
     settings.write_text(settings.read_text().replace('"tokenizer": "', '"tokenizer": "other'))
-    with pytest.raises(ValueError, match="latents of another tokenizer: remove the folder"):
-        make(latents=str(folder)).start()
+    with pytest.raises(ValueError, match=r"other latents \(not the same: tokenizer\): remove the folder"):
+        make(latents=str(folder)).prepare()
     with pytest.raises(ValueError, match='one source with crop "center"'):
         data = make().stage.data.model_copy(update={"crop": "random"})
         make(latents=str(folder), data=data.model_dump())
 
 
+def test_a_run_that_goes_on_elsewhere_writes_its_latents_again(make, tmp_path):
+    """`prepare` is for every run, fresh or resumed."""
+    make(latents=str(tmp_path / "here")).prepare()
+    shutil.rmtree(tmp_path / "here")
+    resumed = make(latents=str(tmp_path / "here"))
+    resumed.prepare()
+    assert resumed.dataset[0]["latent"].shape == (8, 4, 4)
+
+
+def test_latents_of_as_many_other_pictures_are_refused(make, folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "pictures")
+    settings = {"data": {"sources": [{"kind": "folder", "path": str(own)}]}, "latents": str(tmp_path / "latents")}
+    make(**settings).prepare()
+    make(**settings).prepare()
+    (own / "class-0" / "0.png").rename(own / "class-0" / "other.png")
+    with pytest.raises(ValueError, match=r"not the same: pictures"):
+        make(**settings).prepare()
+
+
+def test_the_settings_of_latents_are_whole_or_not_there(make, tmp_path, monkeypatch):
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(latents=str(tmp_path)).prepare()
+    assert not (tmp_path / "settings.json").exists()
+
+
 def test_more_classes_than_the_transformer_knows_are_told(make):
-    task = make()
-    task.dataset.num_classes = 1
-    with pytest.raises(ValueError, match="num_classes=1: give it as many as there are class folders"):
-        [task.dataset[i] for i in range(12)]
+    with pytest.raises(ValueError, match="3 class folders .* num_classes=1: give it as many as there are"):
+        ClassSamples(make().dataset.reader, 8, 64, (8, 4, 4), 1)
+
+
+def test_data_without_classes_are_refused(make, tmp_path):
+    write_caption_shards(tmp_path / "shards", 1, 4)
+    (tmp_path / "flat").mkdir()
+    for i in range(4):
+        picture(i).save(tmp_path / "flat" / f"{i}.png")
+    for kind, name in (("webdataset", "shards"), ("folder", "flat")):
+        with pytest.raises(ValueError, match=f"{name} has no classes: .* a folder of pictures for each class"):
+            make(data={"sources": [{"kind": kind, "path": str(tmp_path / name)}]}, latents=str(tmp_path / "latents"))
+
+
+def test_sources_that_count_their_classes_differently_are_refused(make, folder, tmp_path):
+    same = {"kind": "folder", "path": str(shutil.copytree(folder, tmp_path / "same"))}
+    make(data={"sources": [{"kind": "folder", "path": str(folder)}, same]})
+    (tmp_path / "same" / "class-0").rename(tmp_path / "same" / "other")
+    with pytest.raises(ValueError, match="same has other class folders than"):
+        make(data={"sources": [{"kind": "folder", "path": str(folder)}, same]})
+
+
+def test_a_picture_beside_the_class_folders_is_skipped_and_counted(make, folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "pictures")
+    picture(0, 80, 80).save(own / "beside.png")
+    task = make(data={"sources": [{"kind": "folder", "path": str(own)}], "held_out": 1})
+    batch(task, 14)
+    assert task.dataset.reader.counts()[str(own)] == {"read": 15, "skipped": 1}
+
+
+def test_a_crop_that_cannot_be_cut_out_is_told(make):
+    data = make().stage.data.model_copy(update={"crop": "random", "resize": 8})
+    with pytest.raises(ValueError, match="resize=8 is smaller than the 64 pixels"):
+        make(data=data.model_dump())
 
 
 def test_checks_and_sheets_look_at_held_out_pictures(make):

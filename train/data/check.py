@@ -60,8 +60,8 @@ def guess_kind(path: str) -> str:
 def check(source: Source, size: int, headers: bool = False) -> Findings:
     """Read everything; `headers` does not decode the pictures, which finds no damage inside of them."""
     found = Findings()
-    for note in source.notes:
-        found.add("cut off" if "cut off" in note else "no picture for a text", note)
+    for problem, note in source.notes:
+        found.add(problem, note)
     seen: set[str] = set()
     total = int(source.sizes.sum())
     for chunk, number in tqdm(_places(source), total=total, unit="row", leave=False, disable=None):

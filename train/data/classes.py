@@ -8,14 +8,19 @@ import torch
 from torch.utils.data import Dataset
 
 from ..latents import LatentFolder
-from .crop import squares
+from .crop import checked_size, squares
 from .reader import Reader
-from .rows import Row
+from .rows import Fault, Row
 
 
 class ClassSamples(Dataset):
     """Items: "image" uint8 (3, size, size), or "latent" (C, h, w) when latents are given; "label"; "noise" (C, h, w),
-    "uniform" and "drop": for its noise, its time and dropping the label; "index"."""
+    "uniform" and "drop": for its noise, its time and dropping the label; "index".
+
+    Raises:
+        ValueError: a source without class folders, sources with different ones, more of them than `num_classes`, or a
+            size that cannot be cut out.
+    """
 
     def __init__(
         self,
@@ -27,19 +32,18 @@ class ClassSamples(Dataset):
         latents: LatentFolder | None = None,
         held_out: bool = False,
     ):
-        self.reader, self.samples, self.size, self.held_out = reader, samples, size, held_out
-        self.latent_shape, self.num_classes, self.latents = latent_shape, num_classes, latents
+        _check_classes(reader, num_classes)
+        self.reader, self.samples, self.held_out = reader, samples, held_out
+        self.size = checked_size(size, reader.data)
+        self.latent_shape, self.latents = latent_shape, latents
 
     def __len__(self) -> int:
         return self.samples
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         def use(row: Row) -> dict[str, torch.Tensor]:
-            if row.label >= self.num_classes:
-                raise ValueError(
-                    f"{row.id} is of class {row.label}, counted from 0, and models.class_transformer has "
-                    f"num_classes={self.num_classes}: give it as many as there are class folders"
-                )
+            if row.label is None:
+                raise Fault("no class", f"{row.id} lies beside the class folders, not in one of them")
             rng = np.random.default_rng([*self.reader.key, int(self.held_out), index])
             item = {"label": torch.tensor(row.label), "index": torch.tensor(index)}
             if self.latents is None:
@@ -54,3 +58,24 @@ class ClassSamples(Dataset):
             }
 
         return self.reader.read(index, use, self.held_out)
+
+
+def _check_classes(reader: Reader, num_classes: int) -> None:
+    first = reader.sources[0].classes
+    for settings, source in zip(reader.data.sources, reader.sources, strict=True):
+        if not source.classes:
+            raise ValueError(
+                f"{settings.path} has no classes: class-conditional training needs kind: folder, with a folder of "
+                "pictures for each class"
+            )
+        # Every source counts its own class folders: only the same names have the same numbers.
+        if source.classes != first:
+            raise ValueError(
+                f"{settings.path} has other class folders than {reader.data.sources[0].path}: several sources need "
+                "folders of the same names"
+            )
+    if len(first) > num_classes:
+        raise ValueError(
+            f"{reader.data.sources[0].path} has {len(first)} class folders and models.class_transformer has "
+            f"num_classes={num_classes}: give it as many as there are class folders"
+        )

@@ -31,6 +31,13 @@ def shorter_side_to(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize(size, BICUBIC)
 
 
+def checked_size(size: int, data: DataSettings) -> int:
+    """`size`; ValueError when squares of it cannot be cut out of pictures as the settings resize them."""
+    if data.crop == "random" and data.resize is not None and data.resize < size:
+        raise ValueError(f"data.resize={data.resize} is smaller than the {size} pixels that are cut out")
+    return size
+
+
 def squares(
     pictures: list[Image.Image], size: int, data: DataSettings, rng: np.random.Generator, text: str = ""
 ) -> np.ndarray:

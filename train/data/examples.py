@@ -5,18 +5,18 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .crop import squares
+from .crop import checked_size, squares
 from .reader import Reader
 from .rows import Row
 
 
 class PictureFiles(Dataset):
     """Pictures of any source, edits' sources and results alike: {"image": uint8 (3, size, size), "index": the sample's
-    number, "label": the class of its folder}."""
+    number, "label": the class of its folder, 0 where it has none}."""
 
     def __init__(self, reader: Reader, samples: int, size: int, held_out: bool = False):
         self.reader, self.samples, self.held_out = reader, samples, held_out
-        self.size = _checked(reader, size)
+        self.size = checked_size(size, reader.data)
 
     def __len__(self) -> int:
         return self.samples
@@ -27,7 +27,8 @@ class PictureFiles(Dataset):
             opened = row.open()
             picture = opened[rng.integers(len(opened))]
             square = squares([picture], self.size, self.reader.data, rng)[0]
-            return {"image": torch.from_numpy(square), "index": torch.tensor(index), "label": torch.tensor(row.label)}
+            label = torch.tensor(row.label or 0)
+            return {"image": torch.from_numpy(square), "index": torch.tensor(index), "label": label}
 
         return self.reader.read(index, use, self.held_out)
 
@@ -55,7 +56,7 @@ class Examples(Dataset):
                     f"{settings.path} has pictures without words; a diffusion stage needs captions or edits"
                 )
         self.reader, self.samples, self.held_out = reader, samples, held_out
-        self.size = _checked(reader, size)
+        self.size = checked_size(size, reader.data)
         self.latent_shape, self.draws = latent_shape, draws
         self.pictures = 2 if "edits" in reader.kinds else 1
 
@@ -87,10 +88,3 @@ class Examples(Dataset):
 def _rng(reader: Reader, index: int, held_out: bool) -> np.random.Generator:
     """A sample's own chance; made anew for every row that is tried, so that it depends on the sample alone."""
     return np.random.default_rng([*reader.key, int(held_out), index])
-
-
-def _checked(reader: Reader, size: int) -> int:
-    resize = reader.data.resize
-    if reader.data.crop == "random" and resize is not None and resize < size:
-        raise ValueError(f"data.resize={resize} is smaller than the {size} pixels that are cut out")
-    return size

@@ -1,6 +1,7 @@
 """People's own pictures, in a folder.
 
     pictures alone                        for the tokenizer; folders inside are classes, in the order of their names
+                                          (a picture beside them is of none)
     a picture and its text: cat.jpg cat.txt        every line of the text is a caption, one is taken at a time
     captions.jsonl                        {"image": "cat.jpg", "caption": "a cat on a wall"}, a line each
     edits.jsonl                           {"source": "a.jpg", "instruction": "make it snow", "target": "b.jpg"}
@@ -27,7 +28,8 @@ class FolderSource:
     Attributes:
         columns: what its rows have.
         sizes: rows per chunk.
-        notes: what is odd about the folder, in sentences; no reason to stop.
+        classes: names of the folders that are classes; none where it has none.
+        notes: what is odd about the folder, no reason to stop: (problem, as of a `Fault`; sentence).
 
     Raises:
         ValueError: no folder, nothing in it, several lists, or a list whose columns are not known.
@@ -37,7 +39,8 @@ class FolderSource:
         self.folder = Path(path).expanduser()
         if not self.folder.is_dir():
             raise ValueError(f"there is no folder {str(path)!r}")
-        self.notes: list[str] = []
+        self.notes: list[tuple[str, str]] = []
+        self.classes: tuple[str, ...] = ()
         lists = sorted(self.folder.glob("*.jsonl"))
         if len(lists) > 1:
             names = ", ".join(file.name for file in lists)
@@ -63,6 +66,10 @@ class FolderSource:
             pictures.append(self.folder / file)
         return Row(name, tuple(pictures), texts_of(values, self.columns))
 
+    def names(self) -> list[str]:
+        """Ids of the rows in their order, without those that cannot be read."""
+        return [entry[0] for entry in self._rows if not isinstance(entry, Fault)]
+
     def _from_pictures(self) -> list[tuple]:
         files = sorted(file for file in self.folder.rglob("*") if not file.name.startswith("."))
         pictures = [file.relative_to(self.folder) for file in files if file.suffix.lower() in ENDINGS]
@@ -71,10 +78,11 @@ class FolderSource:
         kind, words = ("captions", {"caption": 1.0}) if captioned else ("pictures", {})
         self.columns = Columns(kind, ("image",), words)
         if captioned and len(texts) > len(captioned):
-            self.notes.append(f"{len(texts) - len(captioned)} text files have no picture of the same name")
-        classes = sorted({picture.parts[0] for picture in pictures if len(picture.parts) > 1})
-        labels = {name: number for number, name in enumerate(classes)}
-        return [(picture.as_posix(), labels.get(picture.parts[0], 0), None) for picture in pictures]
+            note = f"{len(texts) - len(captioned)} text files have no picture of the same name"
+            self.notes.append(("no picture for a text", note))
+        self.classes = tuple(sorted({picture.parts[0] for picture in pictures if len(picture.parts) > 1}))
+        labels = {name: number for number, name in enumerate(self.classes)}
+        return [(picture.as_posix(), labels.get(picture.parts[0]), None) for picture in pictures]
 
     def _words_beside(self, name: str) -> tuple[tuple[str, float], ...]:
         if self.columns.kind != "captions":
@@ -106,7 +114,7 @@ class FolderSource:
                 continue
             name = line.get(self.columns.id) if self.columns.id else None
             name = str(name) if name is not None else f"row {number}"
-            rows.append((name, 0, {column: line[column] for column in used & line.keys()}))
+            rows.append((name, None, {column: line[column] for column in used & line.keys()}))
         return rows
 
 

@@ -11,6 +11,8 @@ import numpy as np
 # The pattern of a mixture repeats after so many samples: ratios hold to a thousandth.
 PERIOD = 1000
 KEPT_PERMUTATIONS = 8
+# Lanes go forward together, so the rows of a lane with fewer of them come more often: at most by this factor.
+MOST_UNEVEN = 1.25
 
 
 class Lanes:
@@ -24,19 +26,18 @@ class Lanes:
         if batch % processes:
             raise ValueError(f"data.processes={processes} does not divide the batch of {batch} samples")
         self.batch, self.processes, self.workers = batch, processes, workers
-        self.count = processes * workers
+        self.count, self.width = processes * workers, batch // processes
 
     def locate(self, sample: int) -> tuple[int, int]:
         """Sample number → (lane, number in the lane)."""
         step, slot = divmod(sample, self.batch)
-        width = self.batch // self.processes
         turn, worker = divmod(step, self.workers)
-        return worker * self.processes + slot // width, turn * width + slot % width
+        return worker * self.processes + slot // self.width, turn * self.width + slot % self.width
 
 
 class Mixture:
     """Which source each number takes, so that every stretch of numbers holds the sources in proportion to their
-    weights, to one."""
+    weights, to one or two."""
 
     def __init__(self, weights: list[float]):
         shares = np.array(weights, float) / sum(weights)
@@ -52,17 +53,21 @@ class Mixture:
         self.counts = taken.sum(0)
         self.before = taken.cumsum(0) - taken
 
-    def locate(self, number: int) -> tuple[int, int]:
-        """Number → (source, how many of that source came before)."""
-        period, place = divmod(number, PERIOD)
-        source = int(self.pattern[place])
-        return source, int(period * self.counts[source] + self.before[place, source])
+    def locate(self, number: int, start: int = 0) -> tuple[int, int]:
+        """Number, counted from a place in the pattern → (source, how many of that source came since that place)."""
+        source = int(self.pattern[(start + number) % PERIOD])
+        return source, self._before(start + number, source) - self._before(start, source)
+
+    def _before(self, place: int, source: int) -> int:
+        period, place = divmod(place, PERIOD)
+        return int(period * self.counts[source] + self.before[place, source])
 
 
 class Order:
     """A source's rows in one lane: chunks in a random order, `window` of them shuffled together; new in every epoch.
 
-    A lane has chunks of its own when there are enough of them; otherwise all lanes take turns in one order.
+    A lane has chunks of its own when there are enough of them and no lane gets many more rows than another; otherwise
+    all lanes take turns in one order.
     """
 
     def __init__(self, sizes: np.ndarray, key: tuple[int, ...], lanes: int = 1, window: int = 4):
@@ -70,9 +75,11 @@ class Order:
         if not len(filled):
             raise ValueError("there are no rows to read")
         self.sizes, self.key, self.lanes, self.window = np.asarray(sizes), key, lanes, window
-        self.parted = len(filled) >= lanes
-        self.chunks = [filled[lane::lanes] for lane in range(lanes)] if self.parted else [filled]
+        self.chunks = [filled[lane::lanes] for lane in range(lanes)]
         self.totals = [int(self.sizes[chunks].sum()) for chunks in self.chunks]
+        self.parted = len(filled) >= lanes and max(self.totals) <= MOST_UNEVEN * min(self.totals)
+        if not self.parted:
+            self.chunks, self.totals = [filled], [sum(self.totals)]
         self._permutations: dict[tuple[int, ...], np.ndarray] = {}
 
     def locate(self, lane: int, number: int) -> tuple[int, int]:

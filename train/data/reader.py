@@ -68,10 +68,11 @@ class Reader:
         ]
         self.held_out = [[(int(c), row) for c in np.flatnonzero(kept) for row in range(kept[c])] for kept in self.kept]
         self._lanes_met: set[int] = set()
-        # Read and skipped rows of each source; every worker has a line of its own, so that none is lost.
-        self._counts = torch.zeros(WORKERS, len(self.sources), 2, dtype=torch.int64).share_memory_()
+        # Read and skipped rows of each source. The process itself has the first line, every worker one of its own, so
+        # that none is lost.
+        self._counts = torch.zeros(1 + WORKERS, len(self.sources), 2, dtype=torch.int64).share_memory_()
         for settings, source in zip(data.sources, self.sources, strict=True):
-            for note in source.notes:
+            for _, note in source.notes:
                 logger.warning("%s: %s", settings.path, note)
 
     def read(self, sample: int, use: Callable[[Row], T], held_out: bool = False) -> T:
@@ -82,7 +83,8 @@ class Reader:
         else:
             lane, in_lane = self.lanes.locate(sample)
             self._meet(lane)
-            number, first = self.mixture.locate(in_lane)
+            # Lanes side by side in a batch are side by side in the mixture, so that a batch is a stretch of it too.
+            number, first = self.mixture.locate(in_lane, lane * self.lanes.width)
         source, kept, order = self.sources[number], self.kept[number], self.orders[number]
         for attempt in range(ATTEMPTS):
             if held_out:
@@ -121,7 +123,7 @@ class Reader:
 
     def _count(self, number: int, fault: Fault | None) -> None:
         worker = get_worker_info()
-        counts = self._counts[worker.id % WORKERS if worker else 0, number]
+        counts = self._counts[1 + worker.id % WORKERS if worker else 0, number]
         counts[0] += 1
         if fault is None:
             return

@@ -58,12 +58,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """`pictures`: paths or a file's bytes; `texts`: words and how often each of them is taken; `label`: its class."""
+    """`pictures`: paths or a file's bytes; `texts`: words and how often each of them is taken; `label`: its class,
+    None for a row without one."""
 
     id: str
     pictures: tuple[Path | bytes, ...]
     texts: tuple[tuple[str, float], ...] = ()
-    label: int = 0
+    label: int | None = None
 
     def open(self) -> list[Image.Image]:
         """The pictures, upright 8-bit RGB; a `Fault` for one that is missing or broken."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .folders import ENDINGS
-from .join import JoinedLines, save_whole
+from .join import JoinedLines, save_whole, table_file
 from .rows import Choice, Fault, Row, find_columns, texts_of
 
 TEXT_ENDINGS = ("txt", "text", "caption", "cls")
@@ -44,6 +44,8 @@ class ShardSource:
         join: a file with more fields for each sample, see `train.data.join`.
     """
 
+    classes: tuple[str, ...] = ()  # a .cls is not read as a class
+
     def __init__(
         self,
         path: str,
@@ -53,7 +55,7 @@ class ShardSource:
     ):
         self.files = find_files(path, ".tar")
         self._joined = JoinedLines(join, index) if join is not None else None
-        self.notes: list[str] = []
+        self.notes = [] if self._joined is None else list(self._joined.notes)
         self._contents = [self._read_contents(file, index) for file in self.files]
         self.sizes = np.array([len(contents.keys) for contents in self._contents])
         if not self.sizes.any():
@@ -65,7 +67,7 @@ class ShardSource:
         return self.__dict__ | {"_streams": {}}  # a worker opens files of its own
 
     def row(self, chunk: int, number: int) -> Row:
-        """One row; a `Fault` when a part is missing or its JSON is broken."""
+        """One row; a `Fault` when a part is missing, its JSON is broken or the shard cannot be read."""
         values = self._values(chunk, number)
         name = self._name(chunk, number)
         for column in self.columns.pictures:
@@ -111,17 +113,21 @@ class ShardSource:
         return values
 
     def _read(self, chunk: int, offset: int, size: int) -> bytes:
-        if chunk not in self._streams:
-            while len(self._streams) >= 64:
-                self._streams.pop(next(iter(self._streams))).close()
-            self._streams[chunk] = open(self.files[chunk], "rb")  # noqa: SIM115 (kept open between rows)
-        stream = self._streams[chunk]
-        stream.seek(offset)
-        return stream.read(size)
+        try:
+            if chunk not in self._streams:
+                while len(self._streams) >= 64:
+                    self._streams.pop(next(iter(self._streams))).close()
+                self._streams[chunk] = open(self.files[chunk], "rb")  # noqa: SIM115 (kept open between rows)
+            stream = self._streams[chunk]
+            stream.seek(offset)
+            return stream.read(size)
+        except OSError as error:
+            self._streams.pop(chunk, None)  # a new one may do
+            raise Fault("unreadable shard", f"{self.files[chunk].name}: {error}") from error
 
     def _read_contents(self, shard: Path, index: Path | None) -> Contents:
         """The table of contents, from its file when that is of this very shard."""
-        file = (index or shard.parent) / f"{shard.name}.index.npz"
+        file = table_file(shard, index)
         stat = shard.stat()
         state = np.array([stat.st_size, stat.st_mtime_ns])
         if file.is_file():
@@ -135,7 +141,7 @@ class ShardSource:
 
     def _noted(self, shard: Path, contents: Contents) -> Contents:
         if not contents.whole:
-            self.notes.append(f"{shard.name} is cut off or broken after {len(contents.keys)} samples")
+            self.notes.append(("cut off", f"{shard.name} is cut off or broken after {len(contents.keys)} samples"))
         return contents
 
 

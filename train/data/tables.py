@@ -25,16 +25,19 @@ class TableSource:
         kept: row groups that stay in memory.
     """
 
+    classes: tuple[str, ...] = ()
+
     def __init__(self, path: str, columns: Mapping[str, Choice] | None = None, kept: int = 4):
         self.files, self.kept = find_files(path, ".parquet"), kept
-        self.notes: list[str] = []
+        self.notes: list[tuple[str, str]] = []
         self._groups: list[tuple[int, int]] = []
         sizes, names = [], None
         for number, file in enumerate(self.files):
             try:
                 table = pq.ParquetFile(file)
             except (ArrowException, OSError) as error:
-                self.notes.append(f"{file.name} is cut off or no parquet file ({str(error).splitlines()[0]})")
+                note = f"{file.name} is cut off or no parquet file ({str(error).splitlines()[0]})"
+                self.notes.append(("cut off", note))
                 continue
             if names is None:
                 names = table.schema_arrow.names

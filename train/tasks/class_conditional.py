@@ -45,10 +45,11 @@ class ClassConditionalTask(Task):
                 f"models.class_transformer is for latents {wanted}, this tokenizer's are {vae.latent_shape}"
             )
         reader = Reader(stage.data, (seed, TAG), stage.batch_size)
-        self.latents = None if stage.latents is None else LatentFolder(stage.latents, reader, vae)
         sizes = (vae.config.image_size, vae.latent_shape, transformer.config.num_classes)
-        self.dataset = ClassSamples(reader, stage.samples, *sizes, latents=self.latents)
+        # First, since it checks that the data are class folders.
         self.held_out = ClassSamples(reader, VALIDATION_ITEMS, *sizes, held_out=True)
+        self.latents = None if stage.latents is None else LatentFolder(stage.latents, reader, vae)
+        self.dataset = ClassSamples(reader, stage.samples, *sizes, latents=self.latents)
 
     @property
     def vae(self) -> AutoencoderRPiAE:
@@ -58,7 +59,7 @@ class ClassConditionalTask(Task):
         self.vae.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
-    def start(self) -> None:
+    def prepare(self) -> None:
         if self.latents is not None:
             self.latents.write(self.stage.workers, self.stage.precision)
 

@@ -12,6 +12,7 @@ from tests.train.data.files import (
     write_edit_table,
     write_edits,
     write_list,
+    write_shard,
 )
 from train.__main__ import main
 
@@ -85,6 +86,14 @@ def test_a_shard_that_is_cut_off_is_said(tmp_path, capsys):
     shard.write_bytes(shard.read_bytes()[:7000])
     code, out, _ = run(capsys, tmp_path, "--size", 32)
     assert code == 2 and "WRONG: cut off: 1" in out
+
+
+def test_a_note_counts_as_the_problem_that_it_names(tmp_path, capsys):
+    write_shard(tmp_path / "0.tar", {"0": {"jpg": encoded(picture(0, 40, 40), "JPEG")}})
+    join = tmp_path / "cut off.jsonl"
+    join.write_text('{"key": "0", "caption": "zero"}\nbroken\n')
+    code, out, _ = run(capsys, tmp_path, "--size", 32, "--join", join)
+    assert code == 2 and "WRONG: broken line: 1" in out and "cut off: 1" not in out
 
 
 def test_nothing_there_is_a_sentence(tmp_path, capsys):

@@ -23,8 +23,10 @@ def test_pictures_alone_have_the_class_of_their_folder(tmp_path):
         picture(0).save(tmp_path / name)
     (tmp_path / ".hidden.png").write_bytes(b"")
     source = FolderSource(tmp_path)
-    assert source.columns.kind == "pictures"
+    assert source.columns.kind == "pictures" and source.classes == ("a", "b")
     assert {name: row.label for name, row in rows(source).items()} == {"b/1.jpg": 1, "a/2.png": 0, "a/deep/3.webp": 0}
+    picture(0).save(tmp_path / "beside.png")
+    assert rows(FolderSource(tmp_path))["beside.png"].label is None
 
 
 def test_a_text_beside_a_picture_holds_a_caption_in_every_line(tmp_path):
@@ -33,7 +35,8 @@ def test_a_text_beside_a_picture_holds_a_caption_in_every_line(tmp_path):
     (tmp_path / "one.txt").write_text("a cat\n\n  a gray cat on a wall \n", encoding="utf-8-sig")
     (tmp_path / "alone.txt").write_text("no picture")
     source = FolderSource(tmp_path)
-    assert source.columns.kind == "captions" and "1 text files have no picture" in source.notes[0]
+    assert source.columns.kind == "captions" and source.notes[0][0] == "no picture for a text"
+    assert source.notes[0][1] == "1 text files have no picture of the same name"
     numbers = {source._rows[n][0]: n for n in range(2)}
     row = source.row(0, numbers["one.png"])
     assert row.texts == (("a cat", 1.0), ("a gray cat on a wall", 1.0))

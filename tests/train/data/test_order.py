@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler
 from train.data.order import PERIOD, Lanes, Mixture, Order
 
 
-@pytest.mark.parametrize(("sizes", "lanes", "window"), [([7], 1, 4), ([3, 0, 5, 2, 9], 2, 2), ([4, 4], 3, 1)])
+@pytest.mark.parametrize(("sizes", "lanes", "window"), [([7], 1, 4), ([3, 0, 5, 6, 2], 2, 2), ([4, 4], 3, 1)])
 def test_an_epoch_reads_every_row_once_and_the_next_one_in_another_order(sizes, lanes, window):
     order = Order(np.array(sizes), (0, 1), lanes, window)
     everything = sorted((chunk, row) for chunk, size in enumerate(sizes) for row in range(size))
@@ -50,17 +50,36 @@ def test_ratios_hold_in_every_stretch_and_each_source_is_counted_without_gaps():
         assert [rank for chosen, rank in found if chosen == source] == list(range(Counter(s for s, _ in found)[source]))
 
 
+def test_the_mixture_may_begin_anywhere_and_counts_from_there():
+    mixture = Mixture([5, 3, 1.2])
+    for start in (3, PERIOD - 1, 2 * PERIOD + 17):
+        found = [mixture.locate(n, start) for n in range(PERIOD)]
+        assert [source for source, _ in found] == [mixture.locate(start + n)[0] for n in range(PERIOD)]
+        for source in range(3):
+            ranks = [rank for chosen, rank in found if chosen == source]
+            assert ranks == list(range(len(ranks)))
+
+
+def test_lanes_that_would_be_uneven_take_turns_so_that_all_rows_come_equally_often():
+    order = Order(np.full(4, 10), (0,), lanes=3)
+    rows = Counter(order.locate(lane, n) for n in range(40) for lane in range(3))
+    assert not order.parted and set(rows.values()) == {3}
+    assert Order(np.full(9, 10), (0,), lanes=2).parted, "five to four"
+    assert not Order(np.array([26, 20]), (0,), lanes=2).parted
+    assert not Order(np.full(257, 10), (0,), lanes=256).parted
+
+
 def test_lanes_give_each_process_and_worker_shards_of_its_own():
     """2 processes, each with the contiguous half of every batch, 3 workers that take batches in turn."""
-    lanes, order = Lanes(8, processes=2, workers=3), Order(np.full(13, 20), (0,), lanes=6)
+    lanes, order = Lanes(8, processes=2, workers=3), Order(np.full(25, 20), (0,), lanes=6)
     shards: dict[tuple[int, int], set[int]] = {}
     numbers: dict[int, list[int]] = {}
-    for sample in range(8 * 60):
+    for sample in range(8 * 75):
         step, slot = divmod(sample, 8)
         lane, number = lanes.locate(sample)
         numbers.setdefault(lane, []).append(number)
         shards.setdefault((slot // 4, step % 3), set()).add(order.locate(lane, number)[0])
-    assert sum(len(own) for own in shards.values()) == len(set().union(*shards.values())) == 13
+    assert sum(len(own) for own in shards.values()) == len(set().union(*shards.values())) == 25
     assert all(own == list(range(len(own))) for own in numbers.values())
 
 

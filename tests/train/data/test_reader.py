@@ -4,6 +4,7 @@ import gzip
 import json
 import pickle
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.train.data.files import (
     write_list,
     write_shard,
 )
+from train.data import join, reader
 from train.data.examples import Examples, PictureFiles
 from train.data.reader import Reader, open_source
 from train.data.rows import Fault
@@ -88,7 +90,7 @@ def test_captions_may_come_in_a_file_of_their_own(tmp_path):
     assert [source.row(0, i).texts[0][0] for i in (0, 2, 3)] == ["long 0", "long 2", "long 3"]
     with pytest.raises(Fault, match="no line with the key '000000001'"):
         source.row(0, 1)
-    assert {file.name for file in (tmp_path / "tables").iterdir()} == {"0.tar.index.npz", "captions.jsonl.index.npz"}
+    assert {file.name.partition(".")[0] for file in (tmp_path / "tables").iterdir()} == {"0", "captions"}
     join.write_bytes(gzip.compress(join.read_bytes()))
     with pytest.raises(ValueError, match="gunzip it first"):
         open_source(SourceSettings(**settings))
@@ -113,15 +115,70 @@ def test_a_shard_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path):
     whole = write_caption_shards(tmp_path, 1, 4) / "0000.tar"
     whole.write_bytes(whole.read_bytes()[:7000])
     source = ShardSource(str(tmp_path))
-    assert 1 <= source.sizes[0] < 4 and "cut off" in source.notes[0]
+    assert 1 <= source.sizes[0] < 4 and source.notes[0][0] == "cut off"
     assert source.row(0, 0).open()
+
+
+def test_shards_of_one_name_share_a_folder_of_tables(tmp_path):
+    for number, folder in enumerate("ab"):
+        write_shard(tmp_path / folder / "0000.tar", {f"{number}": {"jpg": encoded(picture(number), "JPEG")}})
+    pattern, tables = f"{tmp_path}/*/0000.tar", tmp_path / "tables"
+    ShardSource(pattern, index=tables)
+    written = {file: file.stat().st_mtime_ns for file in tables.iterdir()}
+    source = ShardSource(pattern, index=tables)
+    assert len(written) == 2 and {file: file.stat().st_mtime_ns for file in tables.iterdir()} == written
+    assert [source.row(chunk, 0).id for chunk in (0, 1)] == ["0000.tar/0", "0000.tar/1"]
+
+
+def test_a_shard_that_cannot_be_read_is_a_fault_of_its_rows(tmp_path):
+    class Broken:
+        def seek(self, offset):
+            raise OSError(5, "Input/output error")
+
+    source = ShardSource(str(write_caption_shards(tmp_path, 2, 2)))
+    source._streams[0] = Broken()
+    with pytest.raises(Fault, match=r"0000\.tar: .*Input/output error") as raised:
+        source.row(0, 0)
+    assert raised.value.problem == "unreadable shard" and source.row(0, 0).open(), "opened anew"
+    (tmp_path / "0001.tar").unlink()
+    with pytest.raises(Fault, match="No such file"):
+        source.row(1, 0)
+
+
+def test_broken_lines_of_a_joined_file_are_skipped_and_counted(tmp_path):
+    shard = write_shard(tmp_path / "0.tar", {f"{i}": {"jpg": encoded(picture(i), "JPEG")} for i in range(2)})
+    file = tmp_path / "captions.jsonl"
+    file.write_text('{"key": "0", "caption": "zero"}\n{"key": "1", "cap\n["key"]\n{"key": "1", "caption": "one"}\n')
+    for _ in range(2):  # the second time from the table
+        source = ShardSource(str(shard), join=file)
+        assert [source.row(0, i).texts for i in (0, 1)] == [(("zero", 1.0),), (("one", 1.0),)]
+        [(problem, note)] = source.notes
+        assert problem == "broken line" and note.startswith("2 lines of captions.jsonl") and note.endswith("line 2")
+    file.write_text("no JSON\n")
+    with pytest.raises(ValueError, match="has no line that is a JSON object"):
+        ShardSource(str(shard), join=file)
+
+
+def test_two_processes_never_write_one_file_and_a_failed_one_leaves_none(tmp_path, monkeypatch):
+    written = []
+
+    def full(stream, **arrays):
+        written.append(stream.name)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(join.np, "savez", full)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="No space left"):
+            join.save_whole(tmp_path / "0.tar.index.npz", keys=np.zeros(1))
+    assert written[0] != written[1] and not list(tmp_path.iterdir())
 
 
 def test_a_table_is_read_by_row_groups(tmp_path):
     write_edit_table(tmp_path / "a.parquet", 6, group=4)
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
     source = TableSource(str(tmp_path), kept=1)
-    assert source.sizes.tolist() == [4, 2] and "b.parquet is cut off" in source.notes[0]
+    assert source.sizes.tolist() == [4, 2] and source.notes[0][0] == "cut off"
+    assert source.notes[0][1].startswith("b.parquet is cut off")
     row = source.row(1, 0)
     assert row.id == "task_4" and row.texts == (("edit 4", 0.5), ("please edit 4", 0.5))
     assert np.array_equal(row.open()[1], picture(9, 40, 40))
@@ -136,8 +193,43 @@ def test_ratios_hold_and_every_row_comes(mixed):
     assert len({text.split()[-1] for text in texts if text.startswith("change")}) == 5  # the sixth is held out
 
 
+@pytest.mark.parametrize("weights", [(1, 1), (3, 1)])
+def test_every_batch_of_several_processes_holds_the_sources_by_weight(tmp_path, weights):
+    """One sample a process: the lanes must not all take the same source at the same time."""
+    sources = [
+        {"kind": "folder", "path": str(write_captions(tmp_path / name, 6, side=16)), "weight": weight}
+        for name, weight in zip("ab", weights, strict=True)
+    ]
+
+    def opened():
+        return Reader(data(*sources, held_out=1, processes=8, workers=2), (0, 30), 8)
+
+    found = opened()
+    samples = [found.read(i, lambda row: (row.pictures[0].parent.name, row.id)) for i in range(8 * 120)]
+    share = weights[0] / sum(weights)
+    for start in range(0, len(samples), 8):
+        assert sum(name == "a" for name, _ in samples[start : start + 8]) == 8 * share
+    for lane in range(16):
+        own = [name for i, (name, _) in enumerate(samples) if found.lanes.locate(i)[0] == lane]
+        assert abs(own.count("a") - share * len(own)) <= 1
+    times = Counter(samples)
+    for name in "ab":
+        rows = [count for (folder, _), count in times.items() if folder == name]
+        assert len(rows) == 5 and max(rows) - min(rows) <= 2, "no row is left out, none comes too often"
+    again = opened()
+    assert [again.read(i, lambda row: row.id) for i in range(900, 960)] == [name for _, name in samples[900:]]
+
+
+def test_the_process_and_its_workers_count_on_lines_of_their_own(tmp_path, monkeypatch):
+    found = Reader(data({"kind": "folder", "path": str(write_captions(tmp_path, 4))}, held_out=1), (0, 30), 2)
+    for worker in (None, SimpleNamespace(id=0), SimpleNamespace(id=reader.WORKERS - 1)):
+        monkeypatch.setattr(reader, "get_worker_info", lambda worker=worker: worker)
+        found.read(0, lambda row: row)
+    assert found._counts[:, 0, 0].max() == 1 and found.counts()[str(tmp_path)]["read"] == 3
+
+
 def test_a_worker_keeps_a_window_of_row_groups_for_each_lane_it_meets(tmp_path):
-    table = {"kind": "table", "path": str(write_edit_table(tmp_path / "a.parquet", 8, group=1).parent)}
+    table = {"kind": "table", "path": str(write_edit_table(tmp_path / "a.parquet", 9, group=1).parent)}
     found = examples(data(table, held_out=1, window=1, processes=2))
     for i in range(2):  # the first half of a batch: one lane
         found[i]
