@@ -49,8 +49,9 @@ def compile_steps(pipe: RPiAEPipeline, backend: str = "inductor") -> None:
     except Exception as error:
         for block in transformer.blocks:
             vars(block).pop("target", None)
-        first_line = " ".join(str(error).strip().splitlines()[:1])
-        raise ValueError(f"the steps cannot be compiled here: {type(error).__name__}: {first_line}") from error
+        cause = getattr(error, "inner_exception", error)  # torch puts words of its own around it
+        first_line = " ".join(str(cause).strip().splitlines()[:1])
+        raise ValueError(f"the steps cannot be compiled here: {type(cause).__name__}: {first_line}") from error
     for block, program in zip(transformer.blocks, programs, strict=True):
         block.target = program
     setattr(transformer, MARK, True)

@@ -183,6 +183,8 @@ def begin_long():
         steps = page.locator(".room:visible").get_by_label("number input for Steps")
         steps.fill("100")
         steps.press("Tab")
+        # The page takes over what was typed a moment later; its slider shows when it has.
+        page.wait_for_function("[...document.querySelectorAll('input[type=range]')].some(one => one.value === '100')")
         page.locator("#generate-run").click()
         page.locator("#generate-status", has_text=re.compile(r"Step \d+ of 100")).wait_for()
 

@@ -90,5 +90,5 @@ def test_inductor_compiles_them(pipe):
     before = latents(pipe)
     pipe.compile_steps()
     for one, other in zip(before, latents(pipe), strict=True):
-        near = 1e-3 if pipe.transformer.dtype == torch.float32 else 0.1
+        near = 1e-3 if pipe.transformer.dtype == torch.float32 else 0.3
         torch.testing.assert_close(one, other, atol=near, rtol=near)
