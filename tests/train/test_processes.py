@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.train import paper
 from train.config import load_config
 from train.loop import Loop
 from train.runtime import set_up
@@ -17,9 +18,11 @@ from train.stages import Stages
 
 STEPS = 20
 LAST = f"state-{STEPS:08d}"
+PAPER_STAGES = paper.TOKENIZER_STAGES + paper.CLASS_STAGES
 STAGES = {"representation": 4, "pivot": 4, "bridge": 4, "decoder": 4, "edit": 2}  # with samples a step
 # Gentle rates: at the smoke config's own, rounding grows tenfold in a few steps, as any difference does.
-EVERYWHERE = ("optimizer.lr=3e-6", "optimizer.muon_lr=3e-5", "log_every=1", "validate_every=1000", "diverging=null")
+GENTLE = ("optimizer.lr=3e-6", "log_every=1", "validate_every=1000", "diverging=null")
+EVERYWHERE = ("optimizer.muon_lr=3e-5", *GENTLE)
 SMALLER = [
     "stages.edit.draws=1", "stages.edit.readout=1", "stages.edit.readout_layer=1", "stages.bridge.semantic_channels=0",
     *(f"stages.{name}.crop=32" for name in ("pivot", "bridge", "decoder")),
@@ -35,6 +38,16 @@ def overrides(folder, *more):
     return [f"output={folder}", *sizes, *lengths, *others, *SMALLER, *STEADY, *more]
 
 
+def paper_overrides(folder, data):
+    """`paper-256` in tiny, from the files that are written to `data`: its discriminator, its classes, latents kept."""
+    settings = [f"output={folder}", f"stages.guide.latents={folder / 'latents'}"]
+    for name in PAPER_STAGES:
+        settings += [f"stages.{name}.{setting}" for setting in (*GENTLE, f"samples={2 * STEPS}", "batch_size=2")]
+    for name in ("pivot", "decoder"):
+        settings += [f"stages.{name}.gan_from=20", f"stages.{name}.discriminator.learns_from=10"]
+    return [*paper.overrides(data), *settings]
+
+
 def curve(folder, name):
     """What was logged in training, step by step."""
     records = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
@@ -48,20 +61,35 @@ def assert_same_curve(one, other, ignored=()):
         assert first.keys() == second.keys()
         for name in first.keys() - {"seconds", *ignored}:
             difference = abs(first[name] - second[name]) / max(1.0, abs(first[name]))
-            limit = 1e-2 if name == "pivot_weight" else 1e-4  # a ratio of gradients, of which one is almost zero
+            # A weight is a ratio of gradients and jumps where rounding turns the sign of one pixel's error; of half a
+            # batch it would be another number altogether. The sum has it as a factor.
+            limit = 3e-2 if name.endswith("_weight") else 3e-3 if name == "loss" and "gan" in first else 1e-4
             assert difference < limit, f"step {first['step']}: {name} {first[name]} and {second[name]}"
+
+
+def on_two_processes(config, settings):
+    """Every stage of a config, each process with half of every batch."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--main_process_port", "0", "-m", "train", config, "all", *settings]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """Every stage on two processes, each with half of every batch."""
     folder = tmp_path_factory.mktemp("together")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--main_process_port", "0", "-m", "train", "smoke", "all", *overrides(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_processes("smoke", overrides(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def paper_together(tmp_path_factory):
+    """Its folder, and the folder of its data."""
+    folder, data = (tmp_path_factory.mktemp(name) for name in ("paper", "data"))
+    settings = paper_overrides(folder, data)
+    on_two_processes("paper-256", settings)
+    return folder, settings
 
 
 @pytest.fixture
@@ -77,21 +105,17 @@ def starts(monkeypatch):
     return found
 
 
-def alone(together, folder, name, *more):
+def alone(together, config, name):
     """One stage on one process, from the results of the stages before it: linear starts magnify rounding."""
-    for before in list(STAGES)[: list(STAGES).index(name)]:
-        (folder / before).symlink_to(together / before)
-    Stages(load_config("smoke", overrides(folder, *more))).run(name)
-    return folder
+    for before in list(config.stages)[: list(config.stages).index(name)]:
+        (config.output / before).symlink_to(together / before)
+    Stages(config).run(name)
+    return config.output
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", STAGES)
-def test_two_processes_learn_what_one_learns(together, tmp_path, name, starts):
-    one = alone(together, tmp_path, name)
-    # The patches that an edit changes are averaged per process: a number to look at, not to learn from.
-    assert_same_curve(curve(one, name), curve(together, name), ignored=("changed",))
-    ours, theirs = (load_file(folder / name / LAST / "model.safetensors") for folder in (one, together))
+def assert_same_lesson(starts, one, other, name):
+    """Both runs moved, and to the same place."""
+    ours, theirs = (load_file(folder / name / LAST / "model.safetensors") for folder in (one, other))
     assert ours.keys() == theirs.keys() == starts[name].keys()
     moved = torch.cat([(ours[key] - tensor).flatten().float() for key, tensor in starts[name].items()])
     apart = torch.cat([(ours[key] - theirs[key]).flatten().float() for key in ours])
@@ -99,9 +123,29 @@ def test_two_processes_learn_what_one_learns(together, tmp_path, name, starts):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_learn_what_one_learns(together, tmp_path, name, starts):
+    one = alone(together, load_config("smoke", overrides(tmp_path)), name)
+    # The patches that an edit changes are averaged per process: a number to look at, not to learn from.
+    assert_same_curve(curve(one, name), curve(together, name), ignored=("changed",))
+    assert_same_lesson(starts, one, together, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER_STAGES)
+def test_two_processes_learn_classes_and_against_a_discriminator_as_one_does(paper_together, tmp_path, name, starts):
+    folder, settings = paper_together
+    latents = f"stages.guide.latents={tmp_path / 'latents'}"
+    one = alone(folder, load_config("paper-256", [*settings, f"output={tmp_path}", latents]), name)
+    # The accuracy counts patches, and one of them may lie on the line.
+    assert_same_curve(curve(one, name), curve(folder, name), ignored=("discriminator_accuracy",))
+    assert_same_lesson(starts, one, folder, name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["representation", "pivot"])
 def test_parts_of_a_batch_learn_what_the_whole_learns(together, tmp_path, name):
-    parts = alone(together, tmp_path, name, f"stages.{name}.accumulate=2")
+    parts = alone(together, load_config("smoke", overrides(tmp_path, f"stages.{name}.accumulate=2")), name)
     assert_same_curve(curve(together, name), curve(parts, name))
 
 
