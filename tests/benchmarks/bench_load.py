@@ -92,7 +92,7 @@ def serving(checkpoint: Path, folder: Path) -> Iterator[Server]:
     outputs = folder / "outputs"
     command = [sys.executable, str(ROOT / "app.py"), "--checkpoint", str(checkpoint), "--port", str(port)]
     command += ["--outputs", str(outputs), "--dtype", "float32"]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio"), "OMP_WAIT_POLICY": "passive"}
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio")}
     with (folder / "errors.log").open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
     try:

@@ -83,7 +83,7 @@ def serving(checkpoint: Path, folder: Path) -> Iterator[tuple[str, float, Callab
         port = probe.getsockname()[1]
     command = [sys.executable, str(ROOT / "app.py"), "--checkpoint", str(checkpoint), "--port", str(port)]
     command += ["--outputs", str(folder / "outputs")]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio"), "OMP_WAIT_POLICY": "passive"}
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio")}
     began = time.perf_counter()
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=ROOT)
