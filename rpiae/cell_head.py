@@ -81,17 +81,17 @@ class CellHead(nn.Module):
         """Time embeddings (T, trunk_width) → shift, scale and gate (T, 3, width)."""
         return rearrange(self.modulation(time), "t (three d) -> t three d", three=3)
 
+    def encode_source(self, source: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The source's patches (B, n, p*p*c) → what it says of each cell, (B, h*w, width)."""
+        return self.from_source(self._by_cell(source, grid))
+
     def forward(
         self, tokens: Tensor, noisy: Tensor, source: Tensor, modulation: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor | None]:
-        """Trunk tokens (B, n, trunk_width), x_t and source (B, n, p*p*c), `encode_time`'s modulation → numbers
-        (B, outputs, h, w), and logits of a change (B, 1, s*h, s*w) where it tells them."""
+        """Trunk tokens (B, n, trunk_width), x_t's patches (B, n, p*p*c), `encode_source`'s cells, `encode_time`'s
+        modulation → numbers (B, outputs, h, w), and logits of a change (B, 1, s*h, s*w) where it tells them."""
         cells = (grid[0] * self.patch_size, grid[1] * self.patch_size)
-
-        def by_cell(patches: Tensor) -> Tensor:
-            return map_to_tokens(unpatchify(patches, grid, self.patch_size))
-
-        x = by_cell(self.from_trunk(tokens)) + self.from_noisy(by_cell(noisy)) + self.from_source(by_cell(source))
+        x = self._by_cell(self.from_trunk(tokens), grid) + self.from_noisy(self._by_cell(noisy, grid)) + source
         for block in self.blocks:
             x = block(x, modulation, cells)
         x = self.norm(x)
@@ -99,3 +99,6 @@ class CellHead(nn.Module):
         if self.change is None:
             return numbers, None
         return numbers, F.pixel_shuffle(tokens_to_map(self.change(x), cells), self.change_parts)
+
+    def _by_cell(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        return map_to_tokens(unpatchify(patches, grid, self.patch_size))

@@ -34,12 +34,15 @@ TIME_CHANNELS = 256
 
 @dataclass(frozen=True)
 class Context:
-    """What the target needs of text and source: per layer keys and values (B, s+n, l, k), and the source's patches
-    as they are added to the target, (B, n, p*p*c)."""
+    """What the target needs of text and source: per layer keys and values (B, s+n, l, k); the source's patches as they
+    are added to the target's (B, n, p*p*c); what they add to its tokens, positions included, (B, n, d), and to the
+    cells of the head (B, h*w, head_size), where there is one."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     source_patches: Tensor
+    source_tokens: Tensor
+    source_cells: Tensor | None
 
     def repeat(self, times: int) -> "Context":
         """Each entry `times` times in a row: several noise draws on one context."""
@@ -47,7 +50,11 @@ class Context:
             return x.repeat_interleave(times, dim=0)
 
         return Context(
-            tuple(map(repeated, self.keys)), tuple(map(repeated, self.values)), repeated(self.source_patches)
+            tuple(map(repeated, self.keys)),
+            tuple(map(repeated, self.values)),
+            repeated(self.source_patches),
+            repeated(self.source_tokens),
+            None if self.source_cells is None else repeated(self.source_cells),
         )
 
 
@@ -248,7 +255,10 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
             x, k, v = block.context(x, self.context_rope)
             keys.append(k)
             values.append(v)
-        return Context(tuple(keys), tuple(values), patches)
+        added = self.source_to_target(patches)
+        added = added + self.position.to(added.dtype)
+        cells = None if self.head is None else self.head.encode_source(patches, self.grid)
+        return Context(tuple(keys), tuple(values), patches, added, cells)
 
     @apply_forward_hook
     def encode_time(self, timestep: Tensor) -> TimeModulation:
@@ -294,8 +304,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
             context = context.repeat(draws)
         size = self.config.patch_size
         noisy, source_patches = patchify(hidden_states, size), context.source_patches.to(hidden_states.dtype)
-        x = self.target_input(noisy) + self.source_to_target(source_patches)
-        x = x + self.position.to(x.dtype)
+        x = self.target_input(noisy) + context.source_tokens
         time = time or self.encode_time(timestep)
         layers = zip(self.blocks, time.blocks, context.keys, context.values, strict=True)
         features = None
@@ -308,7 +317,7 @@ class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
         x = self.output_norm(x) * (1 + scale) + shift
         drawn, changes = self.output(x).float(), None
         if self.head is not None:
-            cells, changes = self.head(x, noisy, source_patches, time.head, self.grid)
+            cells, changes = self.head(x, noisy, context.source_cells, time.head, self.grid)
             parts = cells.float().split(self.config.in_channels, dim=1)
             drawn = drawn + torch.cat([patchify(part, size) for part in parts], dim=-1)
         if self.config.prediction == "data":

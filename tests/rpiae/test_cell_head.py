@@ -67,7 +67,7 @@ def test_a_cell_is_drawn_from_its_own_numbers_and_its_neighbours():
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     noisy = torch.zeros(1, 4, 8, 8, requires_grad=True)
-    tokens, source = torch.randn(1, 16, 12), torch.randn(1, 16, 16)
+    tokens, source = torch.randn(1, 16, 12), head.encode_source(torch.randn(1, 16, 16), (4, 4))
     drawn, changes = head(tokens, patchify(noisy, 2), source, head.encode_time(torch.randn(1, 12)), (4, 4))
     assert drawn.shape == (1, 4, 8, 8) and changes is None
     drawn[0, :, 4, 5].sum().backward()
