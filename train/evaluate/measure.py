@@ -19,6 +19,7 @@ from ..data.scenes import CATEGORIES, Edit, draw, sample_edit, sample_scene, uns
 from .calibrate import WHOLE_PICTURE
 from .claims import judge_claims
 from .judge import Verdict, judge_scene
+from .panel import judge_all
 from .paraphrases import paraphrases
 from .prompts import SKILLS, Prompt, sample_prompts
 
@@ -70,8 +71,7 @@ def evaluate_reconstruction(
         values["ssim"] += ssim(x, y).tolist()
         distance, reason = lpips(x, y)
         values["lpips"] += [] if distance is None else distance.tolist()
-        shown = zip(to_uint8(y), batch, strict=True)
-        values["judged"] += [float(judge_scene(picture, scene).ok) for picture, scene in shown]
+        values["judged"] += [float(verdict.ok) for verdict in judge_all(judge_scene, to_uint8(y), batch)]
     result = {name: float(np.mean(numbers)) if numbers else None for name, numbers in values.items()}
     return {"n": n} | result | {"lpips missing": reason}
 
@@ -85,8 +85,7 @@ def evaluate_text_to_image(pipe: RPiAEPipeline, n_per_skill: int = 20, seed: int
         for batch in batches(prompts):
             generators = seeded(seed, 10_000 * number + len(verdicts), len(batch))
             pictures = pipe(prompt=[one.text for one in batch], generator=generators).images
-            judged = zip(pictures, batch, strict=True)
-            verdicts += [judge_claims(_array(picture), one.claims) for picture, one in judged]
+            verdicts += judge_all(judge_claims, list(map(_array, pictures)), [one.claims for one in batch])
         result[skill] = _row(prompts, verdicts, [one.unseen for one in prompts])
     return result
 
@@ -137,8 +136,7 @@ def _evaluate_edits(pipe: RPiAEPipeline, edits: Sequence[Edit], seed: int, first
         sources += inputs
         results += [_array(picture) for picture in pictures]
         targets += [draw(edit.target) for edit in batch]
-        judged = zip(results[len(verdicts) :], batch, strict=True)
-        verdicts += [judge_scene(picture, edit.target) for picture, edit in judged]
+        verdicts += judge_all(judge_scene, results[len(verdicts) :], [edit.target for edit in batch])
     unseen = [bool(unseen_pairs(edit.source) or unseen_pairs(edit.target)) for edit in edits]
     row = _row(edits, verdicts, unseen)
     local = [i for i, edit in enumerate(edits) if edit.category not in WHOLE_PICTURE]

@@ -29,6 +29,7 @@ from ..runtime import device, set_up
 from .claims import judge_claims
 from .judge import judge_scene
 from .measure import batches, seeded, tensor_of
+from .panel import judge_all
 from .prompts import SKILLS, sample_prompts
 
 TAG = 90
@@ -73,9 +74,9 @@ def study(pipe: RPiAEPipeline, settings: list[tuple[int, float, float, float]], 
             drawn += pipe([one.text for one in some], generator=seeded(TAG, len(drawn), len(some)), **scales).images
         results, drawn = ([np.asarray(picture) for picture in pictures] for pictures in (results, drawn))
         error = (tensor_of(results) - targets).square().mean(1)[changed].mean().sqrt()
-        accepted = [judge_scene(picture, case.target).ok for picture, case in zip(results, cases, strict=True)]
-        right = [judge_claims(picture, one.claims).ok for picture, one in zip(drawn, texts, strict=True)]
-        shares = float(np.mean(accepted)), float(np.mean(right))
+        accepted = judge_all(judge_scene, results, [case.target for case in cases])
+        right = judge_all(judge_claims, drawn, [one.claims for one in texts])
+        shares = [float(np.mean([verdict.ok for verdict in verdicts])) for verdicts in (accepted, right)]
         rows.append(Row(steps, shift, guidance, image_guidance, *shares, error.item(), seconds / len(cases)))
         print(markdown(rows[-1:]).splitlines()[-1], flush=True)
     return rows

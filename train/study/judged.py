@@ -18,6 +18,7 @@ from ..data.scenes import CATEGORIES, Edit, draw, sample_scene
 from ..evaluate.claims import judge_claims
 from ..evaluate.judge import Verdict, judge_scene
 from ..evaluate.measure import batches, seeded
+from ..evaluate.panel import judge_all
 from ..evaluate.prompts import SKILLS, sample_prompts
 from .config import WorldSettings
 from .world import belongs, for_judge, sample_world_edit, seen
@@ -60,9 +61,8 @@ def evaluate(pipe: RPiAEPipeline, world: WorldSettings, prompts: int, edits: int
     """`prompts` of each skill and `edits` of each category; the same cases and noise for every row and seed."""
     texts = {skill: sample_prompts(skill, prompts, PROMPT_SEED) for skill in SKILLS}
     drawn = draw_prompts(pipe, [one.text for some in texts.values() for one in some])
-    verdicts = iter([judge_claims(*pair) for pair in zip(
-        for_judge(drawn), [one.claims for some in texts.values() for one in some], strict=True
-    )])  # fmt: skip
+    claims = [one.claims for some in texts.values() for one in some]
+    verdicts = iter(judge_all(judge_claims, for_judge(drawn), claims))
     by_skill = {skill: [next(verdicts) for _ in some] for skill, some in texts.items()}
 
     by_category, errors = {}, []
@@ -73,8 +73,7 @@ def evaluate(pipe: RPiAEPipeline, world: WorldSettings, prompts: int, edits: int
         cases = [sample_world_edit(rng, world, category) for _ in range(edits)]
         results = _edited(pipe, world, cases, 10_000 * number)
         errors += _changed_errors(results, cases, world)
-        judged = zip(for_judge(results), cases, strict=True)
-        by_category[category] = [judge_scene(picture, edit.target) for picture, edit in judged]
+        by_category[category] = judge_all(judge_scene, for_judge(results), [case.target for case in cases])
     return Judged(
         skills=_shares(by_skill, lambda verdict: float(verdict.ok)),
         edits=_shares(by_category, lambda verdict: float(verdict.ok)),
@@ -132,4 +131,4 @@ def ceiling(world: WorldSettings, scenes: int) -> float:
         if belongs(scene, world):
             found.append(scene)
     shown = for_judge(pictures_of(found, world))
-    return float(np.mean([judge_scene(picture, scene).ok for picture, scene in zip(shown, found, strict=True)]))
+    return float(np.mean([verdict.ok for verdict in judge_all(judge_scene, shown, found)]))
