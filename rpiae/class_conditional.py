@@ -20,7 +20,7 @@ from torch import Tensor
 from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
 from .lightning_dit import LightningDiT2DModel
-from .loading import read_json, resolve
+from .loading import open_pipeline
 from .noise import draw_noise
 
 SCHEDULES = ("official", "to_zero")
@@ -69,19 +69,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         Raises:
             ValueError: what is missing, damaged or foreign, and where.
         """
-        if unknown:
-            raise ValueError(f"from_pretrained does not take {', '.join(unknown)}")
-        folder = resolve(source)
-        index = read_json(folder / "model_index.json", "a class-conditional checkpoint")
-        if index.get("_class_name") != cls.__name__:
-            raise ValueError(f"{folder} holds a {index.get('_class_name')}, wanted is a {cls.__name__}")
-        scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json", "a checkpoint's scheduler")
-        if (found := scheduler_config.get("_class_name")) != FlowMatchEulerDiscreteScheduler.__name__:
-            raise ValueError(f"{folder / 'scheduler'} is a {found}, wanted is a FlowMatchEulerDiscreteScheduler")
+        folder, _, scheduler = open_pipeline(cls, source, "a class-conditional checkpoint", unknown)
         return cls(
             vae=AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
             transformer=LightningDiT2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(scheduler_config),
+            scheduler=scheduler,
         )
 
     def check_components(self) -> None:

@@ -121,3 +121,32 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.norm1(x), rope)
         return x + self.feed_forward(self.norm2(x))
+
+
+class ModulatedBlock(nn.Module):
+    """A diffusion transformer's block, attention and SwiGLU: a shift and a scale before each, a gate behind each. Where
+    they come from, how positions turn queries and keys, and what is attended to, is its subclasses' matter."""
+
+    def __init__(self, width: int, num_heads: int, hidden: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = RMSNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.query_norm = RMSNorm(width // num_heads)
+        self.key_norm = RMSNorm(width // num_heads)
+        self.out = nn.Linear(width, width)
+        self.norm2 = RMSNorm(width)
+        self.feed_forward = SwiGLU(width, hidden)
+
+    def project(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, n, d) → queries and keys, normed, and values, each (B, n, l, k)."""
+        qkv = self.qkv(self.norm1(x) * (1 + scale) + shift)
+        q, k, v = rearrange(qkv, "b n (three l k) -> three b n l k", three=3, l=self.num_heads)
+        return self.query_norm(q), self.key_norm(k), v
+
+    def finish(
+        self, x: Tensor, attended: Tensor, gate1: Tensor, shift2: Tensor, scale2: Tensor, gate2: Tensor
+    ) -> Tensor:
+        """Tokens and what they found, (B, n, l, k) → tokens after this block."""
+        x = x + gate1 * self.out(rearrange(attended, "b n l k -> b n (l k)"))
+        return x + gate2 * self.feed_forward(self.norm2(x) * (1 + scale2) + shift2)

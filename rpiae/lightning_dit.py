@@ -12,11 +12,10 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import attention
-from .layers import RMSNorm, SwiGLU, map_to_tokens, rope_table, unpatchify
+from .layers import ModulatedBlock, RMSNorm, map_to_tokens, rope_table, unpatchify
 from .loading import StrictLoading
 
 
@@ -28,28 +27,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.to(x.dtype)[None, :, None] + turned * sin.to(x.dtype)[None, :, None]
 
 
-class LightningBlock(nn.Module):
-    """Attention and SwiGLU, both modulated by the condition (B, d)."""
+class LightningBlock(ModulatedBlock):
+    """Modulated by the condition (B, d)."""
 
     def __init__(self, width: int, num_heads: int, hidden: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.norm1 = RMSNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.query_norm = RMSNorm(width // num_heads)
-        self.key_norm = RMSNorm(width // num_heads)
-        self.out = nn.Linear(width, width)
-        self.norm2 = RMSNorm(width)
-        self.feed_forward = SwiGLU(width, hidden)
+        super().__init__(width, num_heads, hidden)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, condition: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
-        qkv = self.qkv(self.norm1(x) * (1 + scale1) + shift1)
-        q, k, v = rearrange(qkv, "b n (three l k) -> three b n l k", three=3, l=self.num_heads)
-        q, k = rotate(self.query_norm(q), cos, sin), rotate(self.key_norm(k), cos, sin)
-        x = x + gate1 * self.out(rearrange(attention(q, k, v), "b n l k -> b n (l k)"))
-        return x + gate2 * self.feed_forward(self.norm2(x) * (1 + scale2) + shift2)
+        shift1, scale1, *rest = self.modulation(condition)[:, None].chunk(6, dim=-1)
+        q, k, v = self.project(x, shift1, scale1)
+        return self.finish(x, attention(rotate(q, cos, sin), rotate(k, cos, sin), v), *rest)
 
 
 class LightningDiT2DModel(StrictLoading, ModelMixin, ConfigMixin):

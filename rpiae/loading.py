@@ -5,11 +5,12 @@ missing safetensors file falls back to pickle, and a mistyped folder asks the hu
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.configuration_utils import FrozenDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -95,6 +96,31 @@ def misfit(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def open_pipeline(
+    pipeline_class: type[DiffusionPipeline], source: str | Path, what: str, unknown: Iterable[str]
+) -> tuple[Path, dict, FlowMatchEulerDiscreteScheduler]:
+    """A pipeline's folder, its index and its scheduler.
+
+    Args:
+        source: the folder, or "hf:org/name".
+        what: the folder should be, for messages.
+        unknown: names of arguments that were given and that there are not.
+
+    Raises:
+        ValueError: what is missing, damaged or foreign, and where.
+    """
+    if unknown := ", ".join(unknown):
+        raise ValueError(f"from_pretrained does not take {unknown}")
+    folder = resolve(source)
+    index = read_json(folder / "model_index.json", what)
+    if (found := index.get("_class_name")) != pipeline_class.__name__:
+        raise ValueError(f"{folder} holds a {found}, wanted is a {pipeline_class.__name__}")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json", "a checkpoint's scheduler")
+    if (found := scheduler.get("_class_name")) != FlowMatchEulerDiscreteScheduler.__name__:
+        raise ValueError(f"{folder / 'scheduler'} is a {found}, wanted is a FlowMatchEulerDiscreteScheduler")
+    return folder, index, FlowMatchEulerDiscreteScheduler.from_config(scheduler)
 
 
 class StrictLoading:

@@ -20,7 +20,7 @@ from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
 from .compiled import compile_steps, nothing_compiled_anew
 from .images import Letterbox
-from .loading import cast, plain, read_json, resolve
+from .loading import cast, open_pipeline, plain
 from .noise import draw_noise
 from .region import RegionSettings, allowed_area, change_mask, composite, likely_area, snap
 from .text import TextEncoder, TextStates
@@ -92,20 +92,12 @@ class RPiAEPipeline(DiffusionPipeline):
         Raises:
             ValueError: what is missing, damaged or foreign, and where.
         """
-        if unknown:
-            raise ValueError(f"from_pretrained does not take {', '.join(unknown)}")
-        folder = resolve(source)
-        index = read_json(folder / "model_index.json", "an RPiAE checkpoint")
-        if index.get("_class_name") != cls.__name__:
-            raise ValueError(f"{folder} holds a {index.get('_class_name')}, wanted is a {cls.__name__}")
-        scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json", "a checkpoint's scheduler")
-        if (found := scheduler_config.get("_class_name")) != FlowMatchEulerDiscreteScheduler.__name__:
-            raise ValueError(f"{folder / 'scheduler'} is a {found}, wanted is a FlowMatchEulerDiscreteScheduler")
+        folder, index, scheduler = open_pipeline(cls, source, "an RPiAE checkpoint", unknown)
         pipe = cls(
             vae=AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
             transformer=RPiAETransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),
             text_encoder=cast(TextEncoder.from_pretrained(folder / "text_encoder"), torch_dtype),
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(scheduler_config),
+            scheduler=scheduler,
             defaults=index.get("defaults"),
             region=index.get("region"),
         )

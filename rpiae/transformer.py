@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from . import flow
 from .attention import attention
 from .cell_head import CellHead
-from .layers import RMSNorm, SwiGLU, patchify, rope_table, rotate, unpatchify
+from .layers import ModulatedBlock, RMSNorm, patchify, rope_table, rotate, unpatchify
 from .loading import StrictLoading
 from .text import TextStates
 
@@ -82,47 +82,29 @@ class RPiAETransformerOutput(Transformer2DModelOutput):
     changes: Tensor | None = None
 
 
-class Block(nn.Module):
-    """Attention and SwiGLU, each with shift, scale and gate; the same weights serve context and target."""
+class Block(ModulatedBlock):
+    """The same weights serve context and target."""
 
     def __init__(self, width: int, num_heads: int, hidden: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.norm1 = RMSNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.query_norm = RMSNorm(width // num_heads)
-        self.key_norm = RMSNorm(width // num_heads)
-        self.out = nn.Linear(width, width)
-        self.norm2 = RMSNorm(width)
-        self.feed_forward = SwiGLU(width, hidden)
+        super().__init__(width, num_heads, hidden)
         # Added to the shared time modulation; the context's is its whole modulation. Zero gates: a block starts as
         # the identity.
         self.modulation_offset = nn.Parameter(torch.zeros(6, width))
         self.context_modulation = nn.Parameter(torch.zeros(6, width))
 
-    def project(self, x: Tensor, modulation: tuple[Tensor, ...], rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        shift, scale = modulation[:2]
-        qkv = self.qkv(self.norm1(x) * (1 + scale) + shift)
-        q, k, v = rearrange(qkv, "b n (three l k) -> three b n l k", three=3, l=self.num_heads)
-        return rotate(self.query_norm(q), rope), rotate(self.key_norm(k), rope), v
-
-    def finish(self, x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...]) -> Tensor:
-        gate1, shift2, scale2, gate2 = modulation[2:]
-        x = x + gate1 * self.out(rearrange(attended, "b n l k -> b n (l k)"))
-        return x + gate2 * self.feed_forward(self.norm2(x) * (1 + scale2) + shift2)
-
     def context(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Context tokens (B, s+n, d) → themselves after this block, and the keys and values for the target."""
-        modulation = self.context_modulation.to(x.dtype).unbind(0)
-        q, k, v = self.project(x, modulation, rope)
-        return self.finish(x, attention(q, k, v), modulation), k, v
+        shift1, scale1, *rest = self.context_modulation.to(x.dtype).unbind(0)
+        q, k, v = self.project(x, shift1, scale1)
+        k = rotate(k, rope)
+        return self.finish(x, attention(rotate(q, rope), k, v), *rest), k, v
 
     def target(self, x: Tensor, modulation: Tensor, rope: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Target tokens (B, n, d) with this layer's modulation (B or 1, 6, d) and context."""
-        parts = modulation.unsqueeze(2).unbind(1)
-        q, k, v = self.project(x, parts, rope)
-        attended = attention(q, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))
-        return self.finish(x, attended, parts)
+        shift1, scale1, *rest = modulation.unsqueeze(2).unbind(1)
+        q, k, v = self.project(x, shift1, scale1)
+        attended = attention(rotate(q, rope), torch.cat([keys, rotate(k, rope)], dim=1), torch.cat([values, v], dim=1))
+        return self.finish(x, attended, *rest)
 
 
 class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):

@@ -3,29 +3,25 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rpiae import images
 from rpiae.autoencoder import AutoencoderRPiAE
 from rpiae.bridge import VariationalBridge
 from rpiae.encoder import RepresentationEncoder, frozen_copy
 from rpiae.layers import map_to_tokens
-from rpiae.metrics import psnr, ssim
 from rpiae.tokenizers.compact import AutoencoderCodebook, CodebookBridge
 
 from ..config import AutoencoderStage
 from ..linear_start import collect_pictures, start_bridge, start_decoder, start_encoder
 from ..losses import bridge_losses, noisy_features, pivot_weight
 from ..perceptual import PerceptualDistance
-from ..tasks.task import Task
+from ..tasks.reconstruction import VALIDATION_PICTURES, ReconstructionTask
 from .config import StudySettings
 from .rows import Row
 from .world import WorldPictures
 
 TAG, HELD_OUT_TAG, LATENT_TAG = 60, 61, 62
-VALIDATION_PICTURES = 32
 LATENT_PICTURES = 256
 # Of a picture's own noise: the posterior's, and strength and draw of what the decoder learns to live with.
 POSTERIOR, STRENGTH, DRAWN, STREAMS = 0, 1, 2, 3
@@ -55,7 +51,7 @@ def alignment_loss(projected: Tensor, wanted: Tensor) -> Tensor:
     return alike + between
 
 
-class TokenizerTask(Task):
+class TokenizerTask(ReconstructionTask):
     """A phase of a row on an autoencoder.
 
     Args:
@@ -188,20 +184,6 @@ class TokenizerTask(Task):
             parameter = self.vae.encoder.adaptive_weight_parameter(stage.pivot_parameter)
             weight = pivot_weight(reconstruction, anchored, parameter, step, stage.pivot, stage.pivot_constant_steps)
             self.anchor_weight.copy_(weight)
-
-    def _held_out(self) -> tuple[Tensor, Tensor]:
-        pictures = collect_pictures(self.held_out, VALIDATION_PICTURES).to(self.vae.device)
-        return pictures, self.vae(pictures).float().clamp(0, 1)
-
-    def validate(self) -> dict[str, float]:
-        x, y = self._held_out()
-        return {"held_out_psnr": float(psnr(x, y).mean()), "held_out_ssim": float(ssim(x, y).mean())}
-
-    def sheet(self) -> Image.Image:
-        """Six held-out pictures over their reconstructions."""
-        x, y = self._held_out()
-        rows = [torch.cat(list(row[:6]), dim=-1) for row in (x, y)]
-        return images.to_pil(torch.cat(rows, dim=-2)[None])[0]
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:

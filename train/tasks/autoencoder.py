@@ -11,15 +11,12 @@ import copy
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from rpiae import images
 from rpiae.autoencoder import AutoencoderRPiAE
 from rpiae.bridge import Posterior
 from rpiae.encoder import frozen_copy
-from rpiae.metrics import psnr, ssim
 
 from ..config import AutoencoderStage
 from ..data.examples import PictureFiles
@@ -31,10 +28,9 @@ from ..opponent import Opponent
 from ..perceptual import perceptual_distance
 from ..runtime import compile_methods, mean_over_processes
 from ..semantic_axes import turn_to_meaning
-from .task import Task
+from .reconstruction import VALIDATION_PICTURES, ReconstructionTask
 
 TAG, HELD_OUT_TAG, LATENT_TAG, SEMANTIC_TAG = 20, 21, 22, 23
-VALIDATION_PICTURES = 32
 LATENT_PICTURES = 256
 SEMANTIC_PICTURES = 640
 # Apart from the seeds of the noise on features.
@@ -43,7 +39,7 @@ POSTERIOR_SEEDS = 2**31  # torch keeps 32 bits of a seed
 BRIDGE_PIXEL_WEIGHT = 1.5
 
 
-class AutoencoderTask(Task):
+class AutoencoderTask(ReconstructionTask):
     """One stage on an autoencoder; `fresh` names the parts that get a linear start."""
 
     def __init__(self, vae: AutoencoderRPiAE, stage: AutoencoderStage, seed: int, fresh: tuple[str, ...] = ()):
@@ -239,20 +235,6 @@ class AutoencoderTask(Task):
 
     def _weight_is_due(self) -> bool:
         return self.stage.pivot_weighting == "adaptive" and int(self.steps) % self.stage.pivot_every == 0
-
-    def _held_out(self) -> tuple[Tensor, Tensor]:
-        pictures = collect_pictures(self.held_out, VALIDATION_PICTURES).to(self.vae.device)
-        return pictures, self.vae(pictures).float().clamp(0, 1)
-
-    def validate(self) -> dict[str, float]:
-        x, y = self._held_out()
-        return {"held_out_psnr": float(psnr(x, y).mean()), "held_out_ssim": float(ssim(x, y).mean())}
-
-    def sheet(self) -> Image.Image:
-        """Six held-out pictures over their reconstructions."""
-        x, y = self._held_out()
-        rows = [torch.cat(list(row[:6]), dim=-1) for row in (x, y)]
-        return images.to_pil(torch.cat(rows, dim=-2)[None])[0]
 
     def export(self, folder: Path) -> None:
         if "bridge" in self.stage.trains and self.stage.semantic_channels:
