@@ -45,6 +45,10 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. Default:
 Guidance = Annotated[
     float | None, typer.Option(help="How closely to follow the words. Default: the checkpoint's.")
 ]
+Interval = Annotated[
+    tuple[float, float],
+    typer.Option(help="The times, from 1 (noise) to 0, at which guidance is on: the lower one, the higher one."),
+]
 Negative = Annotated[str | None, typer.Option(help="What the picture should not be like.")]
 Checkpoint = Annotated[
     str | None, typer.Option(help='A checkpoint folder, or "hf:org/name". Default: the bundled one.')
@@ -71,6 +75,7 @@ def edit(
     image_guidance_scale: Annotated[
         float | None, typer.Option(help="How closely to keep to the picture. Default: the checkpoint's.")
     ] = None,
+    guidance_interval: Interval = (0.0, 1.0),
     negative_prompt: Negative = None,
     preserve_unchanged: Annotated[
         bool, typer.Option(help="Keep the picture's own pixels where the edit changed nothing.")
@@ -100,6 +105,7 @@ def edit(
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         image_guidance_scale=image_guidance_scale,
+        guidance_interval=guidance_interval,
         negative_prompt=negative_prompt,
         preserve_unchanged=preserve_unchanged,
     )
@@ -134,6 +140,7 @@ def generate(
     seed: Seed = None,
     steps: Steps = None,
     guidance_scale: Guidance = None,
+    guidance_interval: Interval = (0.0, 1.0),
     negative_prompt: Negative = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -147,7 +154,11 @@ def generate(
     pipe, about = _pipeline(checkpoint, device, dtype)
     seed = _seed(seed)
     settings = _settings(
-        pipe, num_inference_steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt
+        pipe,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
+        negative_prompt=negative_prompt,
     )
     image = pipe(prompt, generator=_noise(seed), **settings).images[0]
     size = {"width": image.width, "height": image.height}
@@ -248,7 +259,7 @@ def info(
     if what is not None and Path(what).exists() and (facts := describe(Path(what))) is not None:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    pipe, about = _pipeline(what, "cpu", "float32")
+    pipe, about = _pipeline(what, None, AUTO)  # as edit and generate run it
     facts = {
         "parameters": {name: _count(getattr(pipe, name)) for name in ("vae", "transformer", "text_encoder")},
         "latent_shape": list(pipe.vae.latent_shape),

@@ -2,8 +2,9 @@
 
 Names of backends are diffusers' (`AttentionBackendName`): "native" is SDPA. A backend that a person asks for,
 by the environment variable DIFFUSERS_ATTN_BACKEND, by `model.set_attention_backend(...)` or by diffusers'
-context manager `attention_backend(...)`, is used wherever its probe passes. `DIFFUSERS_ATTN_BACKEND=native`
-turns xformers off. There are no masks: every context has the same length (see `transformer.py`).
+context manager `attention_backend(...)`, is used wherever its probe passes, for all models of the process as in
+diffusers. "native" turns xformers off, but for the context manager's: that looks as if nobody had asked. There are no
+masks: every context has the same length (see `transformer.py`).
 
 Shapes: B pictures, N queries, M keys and values, D numbers per head; tokens before heads, as in diffusers.
 """
@@ -23,6 +24,7 @@ from diffusers.models.attention_dispatch import (
     dispatch_attention_fn,
 )
 from diffusers.utils import is_xformers_available
+from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +39,31 @@ PROBE_TOLERANCE = 0.1
 PRODUCTS_SIZE = 2**21
 
 
+_sdpa_is_asked_for = "DIFFUSERS_ATTN_BACKEND" in os.environ  # by name, not as what diffusers has anyway
+
+
 @dataclass(frozen=True)
 class Choice:
     """A backend's name and, where it is not the wanted one, why."""
 
     backend: AttentionBackendName
     reason: str = ""
+
+
+class AttentionChoice:
+    """For a diffusers model: `set_attention_backend("native")` is a wish like any other."""
+
+    def set_attention_backend(self, backend: str) -> None:
+        global _sdpa_is_asked_for
+        super().set_attention_backend(backend)
+        _sdpa_is_asked_for = backend.lower() == NATIVE.value
+
+    def reset_attention_backend(self) -> None:
+        """As if nobody had asked for a backend by this method."""
+        global _sdpa_is_asked_for
+        super().reset_attention_backend()
+        _AttentionBackendRegistry.set_active_backend(AttentionBackendName(DIFFUSERS_ATTN_BACKEND))
+        _sdpa_is_asked_for = "DIFFUSERS_ATTN_BACKEND" in os.environ
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -59,7 +80,7 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
         # The everyday path on a CPU costs two comparisons. Compiled code stays with SDPA too: inductor sees
         # through it, while xformers picks its operator in Python, which may break the graph.
         return _sdpa(q, k, v)
-    backend = _backend_for(q.device, q.dtype, q.shape[-1], wanted)
+    backend = _backend_for(q.device, q.dtype, q.shape[-1], wanted, _sdpa_is_asked_for)
     if backend == NATIVE:
         return _sdpa(q, k, v)
     return dispatch_attention_fn(q, k, v, backend=backend)
@@ -71,13 +92,13 @@ def choose_backend(device: torch.device | str, dtype: torch.dtype, head_dim: int
     The first call for a device, dtype and head size runs a small probe; later calls read the answer.
     """
     wanted = _AttentionBackendRegistry.get_active_backend()[0]
-    return _choose(torch.device(device), dtype, head_dim, wanted).backend.value
+    return _choose(torch.device(device), dtype, head_dim, wanted, _sdpa_is_asked_for).backend.value
 
 
 def describe(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 64) -> str:
     """One line for `info` and recipes: the backend, and why another one is not used if one was wanted."""
     wanted = _AttentionBackendRegistry.get_active_backend()[0]
-    choice = _choose(torch.device(device), dtype, head_dim, wanted)
+    choice = _choose(torch.device(device), dtype, head_dim, wanted, _sdpa_is_asked_for)
     products = torch.device(device).type == "cpu" and dtype == torch.bfloat16
     native = "batched products, SDPA where they would be large" if products else "SDPA"
     name = native if choice.backend == NATIVE else choice.backend.value
@@ -108,16 +129,18 @@ def _weighted(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 @torch.compiler.assume_constant_result
 def _backend_for(
-    device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName
+    device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName, asked: bool
 ) -> AttentionBackendName:
     # Dynamo cannot trace a probe; it calls this once while tracing and keeps the answer.
-    return _choose(device, dtype, head_dim, wanted).backend
+    return _choose(device, dtype, head_dim, wanted, asked).backend
 
 
 @functools.cache
-def _choose(device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName) -> Choice:
+def _choose(
+    device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName, asked: bool
+) -> Choice:
+    """`asked`: whether "native", where it is wanted, is somebody's wish."""
     if wanted == NATIVE:
-        asked = "DIFFUSERS_ATTN_BACKEND" in os.environ
         if asked or device.type != "cuda":
             return Choice(NATIVE)
         if not is_xformers_available():

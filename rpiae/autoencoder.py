@@ -14,13 +14,14 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
+from .attention import AttentionChoice
 from .bridge import Posterior, VariationalBridge
 from .decoder import PixelDecoder
 from .encoder import build_encoder
 from .loading import StrictLoading
 
 
-class AutoencoderRPiAE(StrictLoading, ModelMixin, ConfigMixin):
+class AutoencoderRPiAE(AttentionChoice, StrictLoading, ModelMixin, ConfigMixin):
     """The RPiAE tokenizer.
 
     Args:

@@ -220,11 +220,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
         weak: LightningDiT2DModel | None,
         callback: Callable | None,
     ) -> Tensor:
-        """From noise to data, (n, C, h, w) float32."""
+        """From noise to data, (n, C, h, w) float32. Nothing in the loop waits for the device."""
+        scheduler.set_begin_index(0)
+        scale_of = [scales.at(t) for t in scheduler.sigmas[:updates].cpu()]
         with self.progress_bar(total=updates) as bar:
             for step, timestep in enumerate(scheduler.timesteps[:updates]):
                 t = scheduler.sigmas[step].expand(len(x))
-                velocity = self.velocity(x, t, labels, scales.at(t[0].cpu()), weak)
+                velocity = self.velocity(x, t, labels, scale_of[step], weak)
                 if callback is not None:
                     prediction = flow.data_from_velocity(x, velocity, t)
                 x = scheduler.step(velocity, timestep, x, return_dict=False)[0]

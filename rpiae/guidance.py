@@ -6,6 +6,9 @@
 v00: no text, no source; v0i: no text (or the negative prompt), source; vci: text and source. A branch whose factor is
 zero is not computed.
 
+In an interval of times both may be on, and off elsewhere, where the prediction by text and source alone is left: fewer
+branches to compute (Kynkäänniemi et al. 2024).
+
 By class there is one scale s, from the weaker to the stronger prediction: weak + s (strong - weak), where weak is the
 same network without the label (classifier-free guidance) or a lesser network with it (autoguidance).
 """
@@ -25,12 +28,16 @@ class Branch:
     factor: float
 
 
+WHOLE = (0.0, 1.0)  # the interval of all times
+
+
 def branches(
-    guidance_scale: float, image_guidance_scale: float, editing: bool, negative: bool = False
+    guidance_scale: float, image_guidance_scale: float, editing: bool, negative: bool = False, whole: bool = True
 ) -> tuple[Branch, ...]:
     """The branches to compute and their factors, which always sum to 1.
 
-    The negative prompt takes the place of "no text": beside the source when editing, alone otherwise.
+    The negative prompt takes the place of "no text": beside the source when editing, alone otherwise. Where guidance is
+    not on at all times (`whole` is false), the prompt's own branch is there in any case, as the first.
     """
     empty = "negative" if negative else "none"
     if editing:
@@ -41,7 +48,9 @@ def branches(
         )
     else:
         candidates = (Branch("prompt", False, guidance_scale), Branch(empty, False, 1.0 - guidance_scale))
-    return tuple(branch for branch in candidates if branch.factor != 0.0)
+    return tuple(
+        branch for branch in candidates if branch.factor != 0.0 or (branch.text == "prompt" and not whole)
+    )
 
 
 def combine(velocities: Tensor, factors: tuple[float, ...]) -> Tensor:
@@ -51,6 +60,19 @@ def combine(velocities: Tensor, factors: tuple[float, ...]) -> Tensor:
     for part, factor in zip(parts[1:], factors[1:], strict=True):
         total = total + part * factor
     return total
+
+
+def check_interval(interval: tuple[float, float]) -> None:
+    """ValueError for what is no interval of times."""
+    low, high = interval
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"a guidance interval is (low, high) with 0 <= low <= high <= 1, not {interval}")
+
+
+def inside(t: float | Tensor, interval: tuple[float, float]) -> bool:
+    """Both ends included. Compared in float32, the sampler's own precision: an end that is a step is met."""
+    t, (low, high) = torch.as_tensor(t, dtype=torch.float32), torch.tensor(interval)
+    return bool(low <= t <= high)
 
 
 @dataclass(frozen=True)
@@ -66,7 +88,7 @@ class Schedule:
     """
 
     scale: float
-    interval: tuple[float, float] = (0.0, 1.0)
+    interval: tuple[float, float] = WHOLE
     reduced: tuple[tuple[float, float], ...] | None = None
     reduced_scale: float = 0.0
 
@@ -75,18 +97,16 @@ class Schedule:
             raise ValueError(f"guidance_scale must be from 0 to 100, it is {self.scale}")
         if not 0 <= self.reduced_scale <= 100:
             raise ValueError(f"the reduced guidance scale must be from 0 to 100, it is {self.reduced_scale}")
-        for low, high in (self.interval, *(self.reduced or ())):
-            if not 0 <= low <= high <= 1:
-                raise ValueError(f"a guidance interval is (low, high) with 0 <= low <= high <= 1, not {(low, high)}")
+        for interval in (self.interval, *(self.reduced or ())):
+            check_interval(interval)
 
     def at(self, t: float | Tensor) -> float:
-        """The scale at time t. Compared in float32, the sampler's own precision: an end that is a step is met."""
-        t = torch.as_tensor(t, dtype=torch.float32)
+        """The scale at time t, compared as in `inside`."""
         if self.reduced is None:
-            low, high = torch.tensor(self.interval)
-            return self.scale if low <= t <= high else 1.0
+            return self.scale if inside(t, self.interval) else 1.0
+        t = torch.as_tensor(t, dtype=torch.float32)
         low, high = torch.tensor(self.reduced).view(-1, 2).unbind(1)
-        inside = bool(((low <= t) & (t < high)).any())
+        reduced = bool(((low <= t) & (t < high)).any())
         if self.scale <= 1:  # the authors' code guides with scales above 1 only
             return 1.0
-        return max(self.reduced_scale, 1.0) if inside else self.scale
+        return max(self.reduced_scale, 1.0) if reduced else self.scale

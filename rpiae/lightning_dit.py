@@ -14,7 +14,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from .attention import attention
+from .attention import AttentionChoice, attention
 from .layers import ModulatedBlock, RMSNorm, map_to_tokens, rope_table, unpatchify
 from .loading import StrictLoading
 
@@ -40,7 +40,7 @@ class LightningBlock(ModulatedBlock):
         return self.finish(x, attention(rotate(q, cos, sin), rotate(k, cos, sin), v), *rest)
 
 
-class LightningDiT2DModel(StrictLoading, ModelMixin, ConfigMixin):
+class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixin):
     """Class-conditional diffusion transformer on RPiAE latents; the defaults are the released XL/1.
 
     Args:

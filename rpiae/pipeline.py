@@ -150,6 +150,7 @@ class RPiAEPipeline(DiffusionPipeline):
         callback_on_step_end: Callable | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        guidance_interval: tuple[float, float] = guidance.WHOLE,
     ) -> RPiAEPipelineOutput | tuple:
         """Draw pictures from text, or edit pictures by instruction when `image` is given.
 
@@ -166,6 +167,7 @@ class RPiAEPipeline(DiffusionPipeline):
             callback_on_step_end: called as f(pipe, step, timestep, {"latents", "prediction"}) after each step;
                 `prediction` is the current guess of the finished latent. `pipe.interrupt()` stops after the step.
             output_type: "pil"; "pt" for (n, 3, H, W) in [0, 1] at the model's size; "latent" for normalised latents.
+            guidance_interval: the times, both ends included, at which both guidances are on; 1 is noise.
 
         Raises:
             ValueError: a bad argument, in one sentence.
@@ -176,13 +178,16 @@ class RPiAEPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
             image_guidance_scale=image_guidance_scale,
         )  # fmt: skip
+        guidance.check_interval(guidance_interval)
         source_latent = self._encode_sources(sources) if sources else None
         branches = guidance.branches(
-            settings["guidance_scale"], settings["image_guidance_scale"], bool(sources), bool(negative_prompt)
-        )
+            settings["guidance_scale"], settings["image_guidance_scale"], bool(sources), bool(negative_prompt),
+            whole=tuple(guidance_interval) == guidance.WHOLE,
+        )  # fmt: skip
         context = self._encode_context(prompts, negative_prompt or "", branches, source_latent)
         x = draw_noise(len(prompts), self.vae.latent_shape, generator, latents).to(self._execution_device)
-        x, changes = self._denoise(x, context, branches, settings["num_inference_steps"], callback_on_step_end)
+        steps = settings["num_inference_steps"]
+        x, changes = self._denoise(x, context, branches, guidance_interval, steps, callback_on_step_end)
         if output_type == "latent":
             result = RPiAEPipelineOutput(images=x, change_masks=[None] * len(prompts))
         elif sources:
@@ -274,22 +279,33 @@ class RPiAEPipeline(DiffusionPipeline):
         return self.transformer.encode_context(states, repeated, sees.repeat_interleave(count))
 
     def _denoise(
-        self, x: Tensor, context: Context, branches: tuple[guidance.Branch, ...], steps: int, callback
+        self,
+        x: Tensor,
+        context: Context,
+        branches: tuple[guidance.Branch, ...],
+        interval: tuple[float, float],
+        steps: int,
+        callback: Callable | None,
     ) -> tuple[Tensor, Tensor | None]:
         """From noise to data, (n, C, h, w) float32, all guidance branches of a step in one batch; and how likely each
-        part of the picture changes, (n, 1, m, m), as the first branch tells in the last step."""
+        part of the picture changes, (n, 1, m, m), as the first branch tells in the last step. Nothing in the loop waits
+        for the device."""
         scheduler = copy.deepcopy(self.scheduler)  # it has state: one per call
         scheduler.set_timesteps(sigmas=flow.sampling_times(steps).tolist(), device=self._execution_device)
+        scheduler.set_begin_index(0)  # else its first step asks the device where it is
         factors = tuple(branch.factor for branch in branches)
+        guided = [guidance.inside(t, interval) for t in scheduler.sigmas[:steps].cpu()]
+        prompt_alone = context if all(guided) else context.first(len(x))
         modulations = self.transformer.encode_time(scheduler.sigmas[:steps])
         with nothing_compiled_anew(self.transformer), self.progress_bar(total=steps) as bar:
             for step, timestep in enumerate(scheduler.timesteps):
                 t = scheduler.sigmas[step]
-                repeated = x.repeat(len(branches), 1, 1, 1)
+                weights, seen = (factors, context) if guided[step] else ((1.0,), prompt_alone)
+                repeated = x.repeat(len(weights), 1, 1, 1)
                 times = t.expand(len(repeated))
                 dtype = self.transformer.dtype
-                output = self.transformer(repeated.to(dtype), times, context=context, time=modulations[step])
-                velocity = guidance.combine(output.sample.float(), factors)
+                output = self.transformer(repeated.to(dtype), times, context=seen, time=modulations[step])
+                velocity = guidance.combine(output.sample.float(), weights)
                 if callback is not None:
                     prediction = flow.data_from_velocity(x, velocity, t.expand(len(x)))
                 x = scheduler.step(velocity, timestep, x, return_dict=False)[0]

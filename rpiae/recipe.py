@@ -45,7 +45,7 @@ class Recipe:
     seed: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
-    guidance_interval: tuple[float, float] | None = None  # by class: the times at which guidance is on
+    guidance_interval: tuple[float, float] | None = None  # the times at which guidance is on
     image_guidance_scale: float | None = None
     preserve_unchanged: bool | None = None
     width: int | None = None  # of the picture, in pixels

@@ -11,6 +11,7 @@ times of a schedule do to the layers does not depend on the pictures: `encode_ti
 Shape legend: see `rpiae.layers`; s is the number of text slots.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from . import flow
-from .attention import attention
+from .attention import AttentionChoice, attention
 from .cell_head import CellHead
 from .layers import ModulatedBlock, RMSNorm, patchify, rope_table, rotate, unpatchify
 from .loading import StrictLoading
@@ -46,15 +47,19 @@ class Context:
 
     def repeat(self, times: int) -> "Context":
         """Each entry `times` times in a row: several noise draws on one context."""
-        def repeated(x: Tensor) -> Tensor:
-            return x.repeat_interleave(times, dim=0)
+        return self._each(lambda x: x.repeat_interleave(times, dim=0))
 
+    def first(self, count: int) -> "Context":
+        """The first `count` entries."""
+        return self._each(lambda x: x[:count])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Context":
         return Context(
-            tuple(map(repeated, self.keys)),
-            tuple(map(repeated, self.values)),
-            repeated(self.source_patches),
-            repeated(self.source_tokens),
-            None if self.source_cells is None else repeated(self.source_cells),
+            tuple(map(change, self.keys)),
+            tuple(map(change, self.values)),
+            change(self.source_patches),
+            change(self.source_tokens),
+            None if self.source_cells is None else change(self.source_cells),
         )
 
 
@@ -107,7 +112,7 @@ class Block(ModulatedBlock):
         return self.finish(x, attended, *rest)
 
 
-class RPiAETransformer2DModel(StrictLoading, ModelMixin, ConfigMixin):
+class RPiAETransformer2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixin):
     """Diffusion transformer on RPiAE latents, conditioned on text and, when editing, on the source's latent.
 
     Args:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import attention_backend
 
+from rpiae import RPiAETransformer2DModel
+from rpiae import attention as module
 from rpiae.attention import attention, choose_backend, describe
 
 
@@ -98,6 +100,24 @@ def test_the_environment_variable_is_honoured(monkeypatch):
     house = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "_native_math"
+
+
+def test_native_is_a_wish_like_any_other(monkeypatch):
+    """On a GPU, where xformers is what nobody has to ask for. There is none here: its probe is said to pass."""
+    monkeypatch.setattr(module, "is_xformers_available", lambda: True)
+    monkeypatch.setattr(module, "_probe", lambda *_: None)
+    monkeypatch.delenv("DIFFUSERS_ATTN_BACKEND", raising=False)
+    monkeypatch.setattr(module, "_sdpa_is_asked_for", False)
+    model = RPiAETransformer2DModel(in_channels=4, sample_size=4, hidden_size=16, num_layers=1, num_heads=2)
+    try:
+        assert choose_backend("cuda", torch.float16, 40) == "xformers"
+        model.set_attention_backend("native")
+        assert choose_backend("cuda", torch.float16, 40) == "native"
+        model.reset_attention_backend()
+        assert choose_backend("cuda", torch.float16, 40) == "xformers"
+    finally:
+        model.reset_attention_backend()
+        module._choose.cache_clear()  # no later test shall think that xformers works
 
 
 @pytest.mark.parametrize("backend", ["native", "_native_math"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rpiae import RPiAEPipeline
 
@@ -76,6 +77,65 @@ def test_guidance_scales_and_negative_prompts_change_the_picture(pipe):
     plain = draw(guidance_scale=1.0)
     assert (draw(guidance_scale=4.0) - plain).abs().max() > 1e-3
     assert (draw(guidance_scale=4.0, negative_prompt="a dog") - draw(guidance_scale=4.0)).abs().max() > 1e-4
+
+
+@pytest.fixture
+def rows(pipe, monkeypatch):
+    """How many rows the transformer saw in each step."""
+    seen, forward = [], pipe.transformer.forward
+
+    def watching(hidden_states, *arguments, **keywords):
+        seen.append(len(hidden_states))
+        return forward(hidden_states, *arguments, **keywords)
+
+    monkeypatch.setattr(pipe.transformer, "forward", watching)
+    return seen
+
+
+def test_guidance_is_on_in_its_interval_and_costs_nothing_elsewhere(pipe, rows):
+    def edited(low, high, guidance_scale=3.0):
+        rows.clear()
+        scales = {"guidance_scale": guidance_scale, "image_guidance_scale": 1.5, "num_inference_steps": 4}
+        settings = {"generator": seeds(2), "output_type": "latent", "guidance_interval": (low, high)}
+        return pipe("make it blue", image=photo(), **scales, **settings).images, list(rows)
+
+    always, counts = edited(0, 1)
+    assert counts == [3, 3, 3, 3]
+    late, counts = edited(0, 0.9)  # the first step is at t = 1
+    assert counts == [1, 3, 3, 3] and (late - always).abs().max() > 1e-4
+    never, counts = edited(0, 0)
+    plain = pipe(
+        "make it blue", image=photo(), guidance_scale=1.0, image_guidance_scale=1.0, num_inference_steps=4,
+        generator=seeds(2), output_type="latent",
+    ).images  # fmt: skip
+    assert counts == [1, 1, 1, 1]
+    torch.testing.assert_close(never, plain, atol=1e-5, rtol=0)
+    # A scale of zero leaves the words out inside the interval; outside they count.
+    assert torch.equal(edited(0, 0, guidance_scale=0.0)[0], never)
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations whose result a program has to wait for, and how many it had seen at each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.count, self.at_steps = 0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device(pipe):
+    for image in (None, photo()):
+        with Waits() as waits:
+            forward = pipe.transformer.register_forward_pre_hook(lambda *_: waits.at_steps.append(waits.count))
+            try:
+                pipe("make it blue", image=image, num_inference_steps=4, output_type="latent", generator=seeds(1))
+            finally:
+                forward.remove()
+        assert len(waits.at_steps) == 4 and len(set(waits.at_steps)) == 1
+        assert waits.count == waits.at_steps[0]
 
 
 def test_the_callback_sees_every_step_and_can_stop(pipe):
