@@ -10,6 +10,7 @@
     python -m train measure-reconstruction FOLDER --tokenizer rpiae     # rFID, PSNR, SSIM, LPIPS
     python -m train measure-samples samples.npz reference.npz           # gFID, IS, precision, recall
     python -m train export geneval PROMPTS OUT --checkpoint DIR         # pictures for an official scorer
+    python -m train export classes OUT --checkpoint DIR                 # and OUT.npz, samples for measure-samples
     python -m train push stickers-256 ORG/NAME   # the finished checkpoint to the hub, privately
     accelerate launch --num_processes 8 -m train paper-256 pivot        # several GPUs (without GPUs: and --multi_gpu)
     python -m train data check FOLDER            # what is wrong with data of your own, before training starts

@@ -1,12 +1,15 @@
-"""Pictures of a checkpoint in the layouts that the official scorers of GenEval, DPG-Bench and GEdit-Bench read.
+"""Pictures of a checkpoint in the layouts that the official scorers of GenEval, DPG-Bench, GEdit-Bench and ADM read.
 
     python -m train export geneval evaluation_metadata.jsonl out/geneval --checkpoint DIR
     python -m train export dpg ELLA/dpg_bench/prompts out/dpg --checkpoint DIR
     python -m train export gedit hf:stepfun-ai/GEdit-Bench out/gedit --checkpoint DIR --model rpiae
+    python -m train export classes out/classes --checkpoint DIR [--weak DIR --guidance 2.05]   # and out/classes.npz
 
-A run that was stopped goes on where it was: files that are there stay. A picture's noise follows from the seed, the
+A run that was stopped goes on where it was: files that are there stay. `<folder>.export.json` beside the folder says
+what decides the pictures, and a run that differs from it is refused. A picture's noise follows from the seed, the
 prompt's name in its benchmark and the picture's number, so batches and processes (`accelerate launch -m train export
-...`) change nothing. Files appear whole: parts are written beside the folder, because scorers take all that is inside.
+...`) change nothing but rounding. Files appear whole: parts are written beside the folder too, because scorers take all
+that is inside.
 """
 
 import argparse
@@ -14,22 +17,35 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
+import numpy as np
 import torch
 from accelerate import PartialState
+from einops import rearrange
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from rpiae import RPiAEPipeline, images
-from rpiae.loading import HUB_PREFIX
+from rpiae import ClassConditionalPipeline, LightningDiT2DModel, RPiAEPipeline, images
+from rpiae.class_conditional import SCHEDULES
+from rpiae.loading import HUB_PREFIX, read_json, resolve
+from rpiae.recipe import folder_sha256
 from rpiae.text import TextEncoder
+
+from ..states import write_whole
+from .samples import PICTURES as ARCHIVED
+from .samples import PROTOCOL
 
 PICTURES = 4  # a prompt, in GenEval and DPG-Bench
 LANGUAGES = ("en", "cn")
+PATIENCE = timedelta(days=1)  # of processes that are done with their share
 
 
 @dataclass(frozen=True)
@@ -38,12 +54,13 @@ class Item:
 
     file: Path
     key: str  # the prompt's name in its benchmark
-    prompt: str
+    prompt: str | int  # or a class label
     numbers: tuple[int, ...]  # of the pictures of this prompt that the file shows
-    source: Callable[[], Image.Image] | None = None  # the picture to edit
+    source: Callable[[], Image.Image] | None = None  # the picture to edit; GEdit-Bench wants it beside the edited one
+    line: str = ""  # what GenEval wants beside the pictures
 
 
-Paint = Callable[[list[str], list[torch.Generator], list[Image.Image] | None], list[Image.Image]]
+Paint = Callable[[list, list[torch.Generator], list[Image.Image] | None], list[Image.Image]]
 
 
 def geneval(prompts: Path, out: Path, pictures: int = PICTURES) -> list[Item]:
@@ -55,9 +72,8 @@ def geneval(prompts: Path, out: Path, pictures: int = PICTURES) -> list[Item]:
             prompt = json.loads(line)["prompt"]
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f"line {index + 1} of {Path(prompts).name} is no JSON object with a prompt") from None
-        _write_text(folder / "metadata.jsonl", line + "\n", out)
         files = [folder / "samples" / f"{number:04d}.png" for number in range(pictures)]
-        items += [Item(file, folder.name, prompt, (number,)) for number, file in enumerate(files)]
+        items += [Item(file, folder.name, prompt, (number,), line=line) for number, file in enumerate(files)]
     return items
 
 
@@ -82,16 +98,44 @@ def gedit(dataset: str, out: Path, model: str, languages: Sequence[str] = LANGUA
         if language not in languages:
             continue
         folder = out / model / "fullset" / task / language
-        source = folder / f"{key}_SRCIMG.png"
-        if not source.is_file():
-            _save(images.load(rows[index]["input_image"]), source, out)
-        name = f"{task}/{language}/{key}"
-        items.append(Item(folder / f"{key}.png", name, row["instruction"], (0,), partial(images.load, source)))
+        name, source = f"{task}/{language}/{key}", partial(_source, rows, index)
+        items.append(Item(folder / f"{key}.png", name, row["instruction"], (0,), source))
     return items
+
+
+def classes(count: int, num_classes: int, out: Path, seed: int = 0) -> list[Item]:
+    """`<out>/<6 digits>.png`: each class count / num_classes times, the first ones once more where that leaves a rest.
+
+    In the authors' order for this seed: ADM takes the Inception Score of consecutive 5,000s, which should each show all
+    classes.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    labels = (torch.arange(count) % num_classes).sort().values[order].tolist()
+    return [Item(out / f"{index:06d}.png", f"{index:06d}", label, (0,)) for index, label in enumerate(labels)]
+
+
+def claim(folder: Path, identity: dict) -> None:
+    """Say beside a folder what decides its pictures, unless there are some already."""
+    if not _beside(folder, ".npz").is_file() and next(folder.rglob("*.png"), None) is None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(_beside(folder, ".export.json"), json.dumps(identity, indent=1) + "\n")
+
+
+def check(folder: Path, identity: dict) -> None:
+    """ValueError when the pictures of a folder are of another export."""
+    file = _beside(folder, ".export.json")
+    advice = "remove the folder (and the .npz of that name), or name another"
+    if not file.is_file():
+        raise ValueError(f"{folder} holds pictures, and no {file.name} beside it says what made them: {advice}")
+    theirs = read_json(file, "an export")
+    if other := sorted(key for key in theirs.keys() | identity.keys() if theirs.get(key) != identity.get(key)):
+        raise ValueError(f"{folder} holds pictures of another export (not the same: {', '.join(other)}): {advice}")
 
 
 def paint_all(items: Sequence[Item], paint: Paint, out: Path, seed: int = 0, batch: int = 8, shown: bool = True) -> int:
     """Make the files that are not there yet; how many that were."""
+    for item in items:
+        _lay_beside(item, out)
     waiting = [item for item in items if not item.file.is_file()]
     done: dict[Path, list[Image.Image]] = {item.file: [] for item in waiting}
     jobs = [(item, number) for item in waiting for number in item.numbers]
@@ -106,6 +150,30 @@ def paint_all(items: Sequence[Item], paint: Paint, out: Path, seed: int = 0, bat
                     _save(grid(done.pop(item.file)), item.file, out)
             bar.update(len(part))
     return len(waiting)
+
+
+def archive(items: Sequence[Item], file: Path) -> None:
+    """The pictures as ADM's sampler leaves them: an .npz with arr_0, uint8 (n, H, W, 3), and the labels as arr_1.
+
+    Whole or not at all, and from picture to picture: 50,000 of them take 10 GB.
+    """
+    shape = np.asarray(Image.open(items[0].file)).shape
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(items), *shape)}
+    part = file.with_name(f".{file.stem}-{uuid4().hex}.part")
+    try:
+        with zipfile.ZipFile(part, "w") as parts:
+            with parts.open(f"{ARCHIVED}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                for item in tqdm(items, desc=file.name, unit="picture"):
+                    pixels = np.asarray(Image.open(item.file))
+                    if pixels.shape != shape:
+                        raise ValueError(f"{item.file} is {pixels.shape}, the first {shape}: remove it and run again")
+                    stream.write(pixels.tobytes())
+            with parts.open("arr_1.npy", "w") as stream:
+                np.lib.format.write_array(stream, np.array([item.prompt for item in items], dtype=np.int64))
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def shortened(items: list[Item], encoder: TextEncoder) -> tuple[list[Item], int]:
@@ -136,6 +204,12 @@ def grid(pictures: list[Image.Image]) -> Image.Image:
     for index, picture in enumerate(pictures):
         sheet.paste(picture, (index % 2 * width, index // 2 * height))
     return sheet
+
+
+def cut(pictures: Tensor) -> list[Image.Image]:
+    """Pictures (B, 3, H, W) in [0, 1], cut to 8 bits and not rounded, as the authors do before they measure."""
+    pixels = rearrange((pictures * 255).to(torch.uint8), "b c h w -> b h w c").cpu().numpy()
+    return [Image.fromarray(one) for one in pixels]
 
 
 def _lines(file: Path) -> list[str]:
@@ -169,61 +243,119 @@ def _rows(dataset: str):
     return found.select_columns(sorted(needed))
 
 
+def _source(rows, index: int) -> Image.Image:
+    return images.load(rows[index]["input_image"])
+
+
+def _lay_beside(item: Item, out: Path) -> None:
+    """What a scorer wants to find with a picture."""
+    metadata, source = item.file.parents[1] / "metadata.jsonl", item.file.with_name(f"{item.file.stem}_SRCIMG.png")
+    if item.line and not metadata.is_file():
+        _place(metadata, lambda part: part.write_text(item.line + "\n", encoding="utf-8"), out)
+    if item.source and not source.is_file():
+        _save(item.source(), source, out)
+
+
 def _save(picture: Image.Image, file: Path, out: Path) -> None:
-    part = _part(file, out)
-    picture.save(part, format="PNG")
-    _place(part, file)
+    _place(file, lambda part: picture.save(part, format="PNG"), out)
 
 
-def _write_text(file: Path, text: str, out: Path) -> None:
-    if not file.is_file():
-        part = _part(file, out)
-        part.write_text(text, encoding="utf-8")
-        _place(part, file)
-
-
-def _part(file: Path, out: Path) -> Path:
-    """Where a file is written before it appears in `out`: in a folder beside it, which scorers don't look at."""
-    _parts(out).mkdir(parents=True, exist_ok=True)
-    return _parts(out) / f"{os.getpid()}-{file.name}"
+def _place(file: Path, write: Callable[[Path], object], out: Path) -> None:
+    """Have a file written in a folder beside `out`, which scorers don't look at, and put it where it belongs."""
+    part = _parts(out) / f"{uuid4().hex}-{file.name}"  # machines with one disk may number their processes alike
+    for folder in (part.parent, file.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    write(part)
+    os.replace(part, file)
 
 
 def _parts(out: Path) -> Path:
-    return out.parent / f".{out.name}.part"
+    return out.with_name(f".{out.name}.part")
 
 
-def _place(part: Path, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(part, file)
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(folder.name + ending)
 
 
 def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
-    state = PartialState()
-    pipe = RPiAEPipeline.from_pretrained(options.checkpoint).to(state.device)
+    _check_numbers(options)
+    # Without `cpu` each of several processes on a machine without GPUs believes that it is alone.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    by_class = options.benchmark == "classes"
+    pipe, settings, paint = (_by_class if by_class else _by_prompt)(options, state.device)
     pipe.set_progress_bar_config(disable=True)
+    out = options.out.resolve()
+    folder = out / options.model if options.benchmark == "gedit" else out  # models share GEdit-Bench's
+    items = _items(options, out, pipe)
+    asked = {item.key: (item.prompt, item.line) for item in items}
+    identity = {
+        "benchmark": options.benchmark, "checkpoint": folder_sha256(resolve(options.checkpoint)), "seed": options.seed,
+        **settings,
+        "labels" if by_class else "prompts": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+    }  # fmt: skip
+    if state.is_main_process:
+        claim(folder, identity)
+    state.wait_for_everyone()
+    check(folder, identity)
+    items, shorter = (items, 0) if by_class else shortened(items, pipe.text_encoder)
+    own = items[state.process_index :: state.num_processes]
+    paint_all(own, paint, folder, options.seed, options.batch, shown=state.is_main_process)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        shutil.rmtree(_parts(folder), ignore_errors=True)
+        if by_class and not _beside(folder, ".npz").is_file():
+            archive(items, _beside(folder, ".npz"))
+        if shorter:
+            slots = pipe.text_encoder.config.max_tokens
+            print(f"{shorter} of {len(items)} prompts lost their last words: this model reads {slots} word pieces.")
+        print(f"{len(items)} files in {options.out}. {SCORERS[options.benchmark].format(**vars(options))}")
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    for name in ("batch", "pictures", "count"):
+        if getattr(options, name, 1) < 1:
+            raise ValueError(f"--{name} is {getattr(options, name)}; give 1 or more")
+    if getattr(options, "weak", None) and options.guidance_scale in (None, 1):
+        raise ValueError("--weak guides nothing at a guidance scale of 1; give --guidance too, the authors' is 2.05")
+
+
+def _by_prompt(options: argparse.Namespace, device: torch.device) -> tuple[RPiAEPipeline, dict, Paint]:
+    """A pipeline, what is asked of it beside prompts and seeds, and how it paints."""
+    pipe = RPiAEPipeline.from_pretrained(options.checkpoint).to(device)
     settings = {"num_inference_steps": options.steps, "guidance_scale": options.guidance_scale}
     settings["image_guidance_scale"] = options.image_guidance_scale
 
     def paint(prompts, generators, sources):
         return pipe(prompt=prompts, image=sources, generator=generators, **settings).images
 
-    out = Path(options.out).resolve()
-    with state.main_process_first():  # it writes what lies beside the pictures
-        items = _items(options, out)
-    items, cut = shortened(items, pipe.text_encoder)
-    own = items[state.process_index :: state.num_processes]
-    paint_all(own, paint, out, options.seed, options.batch, shown=state.is_main_process)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        shutil.rmtree(_parts(out), ignore_errors=True)
-        if cut:
-            slots = pipe.text_encoder.config.max_tokens
-            print(f"{cut} of {len(items)} prompts lost their last words: this model reads {slots} word pieces.")
-        print(f"{len(items)} files in {options.out}. {SCORERS[options.benchmark].format(**vars(options))}")
+    return pipe, settings, paint
 
 
-def _items(options: argparse.Namespace, out: Path) -> list[Item]:
+def _by_class(options: argparse.Namespace, device: torch.device) -> tuple[ClassConditionalPipeline, dict, Paint]:
+    """The same by class. What is left out is as the pipeline has it: the authors' grid of times, without guidance."""
+    pipe = ClassConditionalPipeline.from_pretrained(options.checkpoint).to(device)
+    settings = {
+        "num_inference_steps": options.steps, "guidance_scale": options.guidance_scale,
+        "guidance_interval": options.interval, "time_shift": options.time_shift, "schedule": options.schedule,
+    }  # fmt: skip
+    settings = {name: value for name, value in settings.items() if value is not None}
+    weak = None
+    if options.weak:
+        home = resolve(options.weak)
+        weak = LightningDiT2DModel.from_pretrained(home / "transformer" if (home / "transformer").is_dir() else home)
+        weak = weak.to(device)
+
+    def paint(labels, generators, _):
+        drawn = pipe(labels, generator=generators, weak_transformer=weak, output_type="pt", **settings)
+        return cut(drawn.images)
+
+    return pipe, settings | ({"weak": folder_sha256(home)} if weak else {}), paint
+
+
+def _items(options: argparse.Namespace, out: Path, pipe: RPiAEPipeline | ClassConditionalPipeline) -> list[Item]:
+    if options.benchmark == "classes":
+        return classes(options.count, pipe.transformer.config.num_classes, out, options.seed)
     if options.benchmark == "geneval":
         return geneval(options.prompts, out, options.pictures)
     if options.benchmark == "dpg":
@@ -231,12 +363,13 @@ def _items(options: argparse.Namespace, out: Path) -> list[Item]:
     return gedit(options.dataset, out, options.model, options.language or LANGUAGES)
 
 
-# What to run next, in a checkout of the benchmark.
+# What to run next: in a checkout of the benchmark, for classes here.
 SCORERS = {
     "geneval": "Score them with: python evaluation/evaluate_images.py {out} --outfile results.jsonl --model-path "
     "DETECTOR && python evaluation/summary_scores.py results.jsonl",
     "dpg": "Score them with: bash dpg_bench/dist_eval.sh {out} R, R being a picture's side (half of a grid's).",
     "gedit": "Score them with: python test_gedit_score.py --model_name {model} --save_path {out} --backbone gpt4o",
+    "classes": "Measure them with: python -m train measure-samples {out}.npz VIRTUAL_imagenet256_labeled.npz",
 }
 
 
@@ -246,21 +379,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     benchmarks = parser.add_subparsers(dest="benchmark", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--checkpoint", default="assets/checkpoints/stickers-256", help="a folder or hf:org/name")
     common.add_argument("--seed", type=int, default=0)
     common.add_argument("--batch", type=int, default=8)
     common.add_argument("--steps", type=int, help="the checkpoint's own when left out, as for all of these")
-    common.add_argument("--guidance-scale", type=float)
-    common.add_argument("--image-guidance-scale", type=float)
-    one = benchmarks.add_parser("geneval", parents=[common])
+    common.add_argument("--guidance-scale", "--guidance", type=float)
+    prompted = argparse.ArgumentParser(add_help=False, parents=[common])
+    prompted.add_argument("--checkpoint", default="assets/checkpoints/stickers-256", help="a folder or hf:org/name")
+    prompted.add_argument("--image-guidance-scale", type=float)
+    one = benchmarks.add_parser("geneval", parents=[prompted])
     one.add_argument("prompts", type=Path, help="evaluation_metadata.jsonl, or the file of long prompts")
     one.add_argument("--pictures", type=int, default=PICTURES, help="a prompt")
-    two = benchmarks.add_parser("dpg", parents=[common])
+    two = benchmarks.add_parser("dpg", parents=[prompted])
     two.add_argument("prompts", type=Path, help="the folder dpg_bench/prompts")
-    three = benchmarks.add_parser("gedit", parents=[common])
+    three = benchmarks.add_parser("gedit", parents=[prompted])
     three.add_argument("dataset", help="the data set's folder, or hf:stepfun-ai/GEdit-Bench")
     three.add_argument("--model", default="rpiae", help="the name under which it is scored")
     three.add_argument("--language", action="append", choices=LANGUAGES, help="both when left out")
-    for benchmark in (one, two, three):
-        benchmark.add_argument("out", help="the folder to make")
+    four = benchmarks.add_parser("classes", parents=[common], description="Left out: as the authors sampled.")
+    four.add_argument("--checkpoint", required=True, help="that draws classes: a folder or hf:org/name")
+    four.add_argument("--count", type=int, default=PROTOCOL, help="pictures, of all classes together")
+    four.add_argument("--weak", help="for autoguidance: the folder of a lesser transformer, or of its checkpoint")
+    four.add_argument("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="times with guidance")
+    four.add_argument("--time-shift", type=float)
+    four.add_argument("--schedule", choices=SCHEDULES)
+    for benchmark in (one, two, three, four):
+        benchmark.add_argument("out", type=Path, help="the folder to make")
     return parser

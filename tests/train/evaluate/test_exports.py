@@ -1,7 +1,11 @@
 """Exports in the layouts that the official scorers read, looked at as the scorers do."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,10 +13,11 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from rpiae import RPiAEPipeline
+from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel, RPiAEPipeline
 from train.__main__ import main
 from train.evaluate import exports
-from train.evaluate.exports import dpg, gedit, geneval, paint_all
+from train.evaluate.exports import archive, classes, dpg, gedit, geneval, paint_all
+from train.evaluate.samples import PictureArchive
 
 SIDE = 24
 GENEVAL = [
@@ -173,6 +178,18 @@ def test_same_pictures_whatever_the_batch_and_however_often_it_stopped(
     assert not any(np.array_equal(pixels(other)[name], picture) for name, picture in pixels(whole).items())
 
 
+def test_two_machines_may_write_files_of_one_name_at_once(tmp_path):
+    """As GenEval's 0000.png of two prompts, by processes that have the same number."""
+    files = [tmp_path / "out" / prompt / "0000.png" for prompt in ("00000", "00001")]
+
+    def write(part):
+        part.write_text("one's")
+        exports._place(files[1], lambda other: other.write_text("the other's"), tmp_path / "out")
+
+    exports._place(files[0], write, tmp_path / "out")
+    assert [file.read_text() for file in files] == ["one's", "the other's"]
+
+
 def test_long_prompts_are_shortened_to_what_the_model_reads(smoke_checkpoint, dpg_prompts, tmp_path):
     encoder = RPiAEPipeline.from_pretrained(smoke_checkpoint).text_encoder
     (dpg_prompts / "zoo.txt").write_text("a very long story of a dog " * 40)
@@ -200,6 +217,107 @@ def test_command_draws_with_a_checkpoint(smoke_checkpoint, geneval_prompts, tmp_
     assert difference.max() <= 1  # sums of another batch may round the other way
 
 
+@pytest.mark.slow
+def test_two_processes_paint_what_one_paints(smoke_checkpoint, geneval_prompts, tmp_path):
+    """In batches of one picture on one thread, where nothing rounds the other way."""
+    settings = ["--checkpoint", str(smoke_checkpoint), "--pictures", "2", "--steps", "2", "--batch", "1"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--main_process_port", "0", "-m", "train", "export", "geneval", str(geneval_prompts)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run([*command, str(tmp_path / "two"), *settings], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert main(["export", "geneval", str(geneval_prompts), str(tmp_path / "one"), *settings]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert len(pixels(tmp_path / "one")) == 4 and same(pixels(tmp_path / "one"), pixels(tmp_path / "two"))
+    assert done.stdout.count("4 files in") == 1  # they knew of each other
+    assert "2/2" in done.stderr and "4/4" not in done.stderr  # and each took its half
+
+
+# --- by class ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ten_classes(golden, tmp_path_factory):
+    """The authors' tiny models: a checkpoint of ten classes, and a lesser transformer for autoguidance."""
+    folder = tmp_path_factory.mktemp("ten")
+    vae = AutoencoderRPiAE.from_official(golden.path("rpiae_stage3_1_c8_ema.pt"), 3, 4)
+    transformer = LightningDiT2DModel.from_official(golden.path("dit_ep-0000800.pt"), 4)
+    ClassConditionalPipeline(vae=vae, transformer=transformer).save_pretrained(folder / "checkpoint")
+    LightningDiT2DModel.from_official(golden.path("dit_guidance_ep-0000020.pt"), 2).save_pretrained(folder / "weak")
+    return folder
+
+
+def labels_of(items):
+    return [item.prompt for item in items]
+
+
+def test_classes_come_equally_often_in_the_authors_order(golden, tmp_path):
+    known = golden.facts["equal_label_sampling"]
+    count, theirs = known["num_fid_samples"], sum(known["batches"], [])
+    first = known["total_samples"] // known["world_size"]  # of the share that the authors' second process was given
+    ours = labels_of(classes(count, known["num_classes"], tmp_path, known["seed"]))
+    assert ours[first:] == theirs[: count - first]
+    assert np.bincount(ours).tolist() == [2] * 10
+    assert np.bincount(labels_of(classes(23, 10, tmp_path, 3))).tolist() == [3] * 3 + [2] * 7
+    assert labels_of(classes(count, 10, tmp_path, 1)) != ours
+
+
+def test_command_draws_classes_into_an_archive(ten_classes, tmp_path, capsys):
+    out = tmp_path / "classes"
+    arguments = ["export", "classes", str(out), "--checkpoint", str(ten_classes / "checkpoint"), "--count", "12"]
+    arguments += ["--weak", str(ten_classes / "weak"), "--guidance", "2.05", "--steps", "3", "--batch", "5"]
+    assert main(arguments) == 0
+    assert f"measure-samples {out}.npz" in capsys.readouterr().out
+    items = classes(12, 10, out)
+    with np.load(f"{out}.npz") as made:
+        assert sorted(made) == ["arr_0", "arr_1"] and made["arr_1"].tolist() == labels_of(items)
+        array = made["arr_0"]
+    assert np.array_equal(array, np.stack([np.asarray(Image.open(item.file)) for item in items]))
+    read = torch.cat(list(PictureArchive(tmp_path / "classes.npz", 5)))  # by measure-samples
+    assert torch.equal(read, torch.from_numpy(array).permute(0, 3, 1, 2))
+    pipe = ClassConditionalPipeline.from_pretrained(ten_classes / "checkpoint").to(PartialState().device)
+    weak = LightningDiT2DModel.from_pretrained(ten_classes / "weak").to(pipe.device)
+    alone = pipe(
+        items[7].prompt, generator=torch.Generator().manual_seed(exports.picture_seed(0, "000007", 0)),
+        num_inference_steps=3, guidance_scale=2.05, weak_transformer=weak, output_type="pt",
+    ).images[0]  # fmt: skip
+    assert (255 * alone.permute(1, 2, 0).cpu() - 1 - 1e-2 < torch.from_numpy(array[7])).all()  # cut, not rounded
+    assert (255 * alone.permute(1, 2, 0).cpu() + 1e-2 > torch.from_numpy(array[7])).all()
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes", "classes.export.json", "classes.npz"]
+    assert main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == times
+
+
+def test_an_archive_is_whole_or_not_there(tmp_path):
+    items = classes(6, 3, tmp_path / "out")
+    paint_all(items, Painter(), tmp_path / "out", shown=False)
+    Image.new("RGB", (SIDE, SIDE + 1)).save(items[4].file)
+    with pytest.raises(ValueError, match=r"000004.png is \(25, 24, 3\), the first \(24, 24, 3\)"):
+        archive(items, tmp_path / "out.npz")
+    assert not list(tmp_path.glob("*.npz")) and not list(tmp_path.glob(".out-*"))
+
+
+def test_mistakes_about_classes_are_told(ten_classes, smoke_checkpoint, tmp_path, capsys):
+    LightningDiT2DModel(8, 4, 1, 32, 2, 2, 64, 7, 16).save_pretrained(tmp_path / "seven")
+    checkpoint, out = ["--checkpoint", str(ten_classes / "checkpoint")], str(tmp_path / "out")
+    for arguments, words in (
+        ([*checkpoint, "--count", "0"], "--count is 0; give 1 or more"),
+        (["--checkpoint", str(smoke_checkpoint)], "holds a RPiAEPipeline, wanted is a ClassConditionalPipeline"),
+        ([*checkpoint, "--weak", str(tmp_path / "seven")], "guides nothing at a guidance scale of 1"),
+        ([*checkpoint, "--weak", str(tmp_path / "seven"), "--guidance", "2"], "its num_classes is 7"),
+        ([*checkpoint, "--weak", str(tmp_path / "none"), "--guidance", "2"], "there is no checkpoint folder"),
+    ):
+        assert main(["export", "classes", out, *arguments]) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.startswith("error: ") and words in told
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.npz").exists()
+
+
 # --- mistakes ------------------------------------------------------------------------------------------------
 
 
@@ -224,3 +342,31 @@ def test_mistakes_are_told(gedit_folder, geneval_prompts, tmp_path, capsys):
         gedit(str(tmp_path / "bad"), tmp_path / "out", "m")
     assert main(["export", "dpg", str(tmp_path / "empty"), str(tmp_path / "out"), "--checkpoint", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_pictures_of_another_export_are_refused(smoke_checkpoint, geneval_prompts, tmp_path, capsys):
+    out, other = tmp_path / "out", tmp_path / "other"
+    arguments = ["export", "geneval", str(geneval_prompts), str(out), "--pictures", "1", "--steps", "1"]
+    own = [*arguments, "--checkpoint", str(smoke_checkpoint)]
+    assert main(own) == 0
+    before = pixels(out)
+    (out / "00001" / "samples" / "0000.png").unlink()
+    assert main([*own, "--seed", "1"]) == 2
+    assert "out holds pictures of another export (not the same: seed): remove" in capsys.readouterr().err
+    shutil.copytree(smoke_checkpoint, other)
+    (other / "training.json").write_text('{"longer": []}')
+    text = geneval_prompts.read_text()
+    geneval_prompts.write_text(text.replace("red", "blue"))
+    assert main([*arguments, "--guidance", "3", "--checkpoint", str(other)]) == 2
+    assert "(not the same: checkpoint, guidance_scale, prompts)" in capsys.readouterr().err
+    assert len(pixels(out)) == 1
+    geneval_prompts.write_text(text)
+    assert main(own) == 0 and same(pixels(out), before)  # the same goes on
+    record = tmp_path / "out.export.json"
+    record.rename(tmp_path / "kept")
+    assert main(own) == 2
+    assert "no out.export.json beside it says what made them" in capsys.readouterr().err
+    (tmp_path / "kept").rename(record)
+    shutil.rmtree(out)  # whatever the record says, nothing is left of it
+    assert main([*own, "--seed", "1"]) == 0
+    assert not any(np.array_equal(pixels(out)[name], picture) for name, picture in before.items())
