@@ -55,7 +55,8 @@ class Service:
         dtype: "float32", or "auto" for an editor's transformer in bfloat16 where the device is faster with it.
         warm: whether loading runs a step of each kind of work, so that the first person waits less.
         together: how many pictures of waiting requests with equal settings one batch may hold. None: several on a
-            GPU; 1 on a CPU, where a batch takes as long as its pictures one after the other.
+            GPU; 1 on a CPU, where a batch of four takes three times as long as one picture and the first would wait
+            for the last.
         compiled: whether an editor's steps are compiled when there is time for it, see `settle`.
     """
 

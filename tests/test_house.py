@@ -204,3 +204,8 @@ def test_no_file_names_a_registry_or_a_home():
 )
 def test_what_counts_as_a_registry_or_a_home(text, hit):
     assert any(re.search(pattern, text) for pattern in FORBIDDEN.values()) == hit
+
+
+def test_the_bundled_checkpoint_is_at_most_40_mib():
+    files = [path for path in (HOUSE / "assets" / "checkpoints" / "stickers-256").rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) <= 40 * 2**20

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from app.outcome import Progress, Stopped
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest
@@ -185,7 +186,18 @@ def scramble(folder):
     (folder / "model_index.json").write_text("[1, 2")
 
 
-@pytest.mark.parametrize("damage", [truncate, remove, scramble])
+def rename_key(folder):
+    path = next(folder.glob("transformer/*.safetensors"))
+    weights = load_file(path)
+    weights["odd.weight"] = weights.pop(sorted(weights)[0])
+    save_file(weights, path)
+
+
+def exchange(folder):
+    shutil.copy(next(folder.glob("vae/*.safetensors")), next(folder.glob("transformer/*.safetensors")))
+
+
+@pytest.mark.parametrize("damage", [truncate, remove, scramble, rename_key, exchange])
 def test_a_damaged_checkpoint_is_one_sentence_each_time(studio_checkpoint, tmp_path, damage):
     folder = tmp_path / "broken"
     shutil.copytree(studio_checkpoint, folder)

@@ -150,6 +150,11 @@ MISTAKES = {
     "text as picture": (["edit", "text.png", "make it blue", "-o", "out.png"], "not a picture"),
     "cut off": (["reconstruct", "cut.png", "-o", "out.png"], "damaged or cut off"),
     "too small": (["edit", "small.png", "make it blue", "-o", "out.png"], "at least 16"),
+    "too many pixels": (["edit", "large.png", "make it blue", "-o", "out.png"], "megapixel"),
+    "bomb": (["reconstruct", "bomb.png", "-o", "out.png"], "megapixel"),
+    "interval": (
+        ["generate", "a cat", "-o", "out.png", "--guidance-interval", "0.9", "0.1"], "guidance interval"
+    ),
     "mask size": (["edit", "in.png", "make it blue", "-o", "out.png", "--mask", "small.png"], "15x15"),
     "no png": (["generate", "a cat", "-o", "out.jpg"], "must end in .png"),
     "no folder": (["generate", "a cat", "-o", "none/out.png"], "no folder"),
@@ -174,6 +179,8 @@ def test_mistakes_are_one_sentence_and_exit_code_2(mistake, run, picture, tmp_pa
     (tmp_path / "text.png").write_text("text")
     (tmp_path / "cut.png").write_bytes((tmp_path / "in.png").read_bytes()[:5000])
     Image.new("RGB", (15, 15), "white").save(tmp_path / "small.png")
+    Image.new("1", (8000, 5001)).save(tmp_path / "large.png")
+    Image.new("1", (30000, 30000)).save(tmp_path / "bomb.png")
     before = files(tmp_path)
     arguments, words = MISTAKES[mistake]
     code, _, err = run(*arguments)

@@ -1,12 +1,14 @@
 """The public pipeline on a tiny real checkpoint: seeds, sizes, masks, guidance, callbacks and bad arguments."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rpiae import RPiAEPipeline
+from rpiae import RPiAEPipeline, images
 
 
 @pytest.fixture(scope="module")
@@ -176,12 +178,48 @@ def test_reconstruct_keeps_the_size(pipe):
     assert pipe.reconstruct(photo(77, 301)).size == (77, 301)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA", "I;16"])
-def test_pictures_of_every_mode_are_edited(pipe, mode):
-    picture = photo().convert("L") if mode == "I;16" else photo().convert(mode)
-    picture = picture.convert("I").point(lambda v: v * 257).convert("I;16") if mode == "I;16" else picture
-    out = pipe("make it blue", image=picture)
-    assert out.images[0].mode == "RGB" and out.images[0].size == (200, 120)
+def in_mode(mode):
+    if mode == "I;16":
+        return photo().convert("L").convert("I").point(lambda value: value * 257).convert("I;16")
+    return photo().convert(mode)
+
+
+def as_file(picture, form, **settings):
+    file = io.BytesIO()
+    picture.save(file, form, **settings)
+    return file.getvalue()
+
+
+def turned():
+    """A JPEG that lies on its side, with an EXIF note how to turn it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return as_file(photo(120, 200), "JPEG", exif=exif)
+
+
+PICTURES = {
+    **{mode: lambda mode=mode: in_mode(mode) for mode in ("L", "RGBA", "P", "CMYK", "1", "LA", "I;16")},
+    "JPEG turned by EXIF": turned,
+    "CMYK JPEG": lambda: as_file(in_mode("CMYK"), "JPEG"),
+    "palette PNG": lambda: as_file(in_mode("P"), "PNG"),
+    "12 megapixels": lambda: photo(4000, 3000),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_every_kind_of_picture_is_edited_and_keeps_its_untouched_pixels(pipe, kind):
+    given = PICTURES[kind]()
+    shown = images.load(given)
+    width, height = shown.size
+    assert shown.size == ((4000, 3000) if kind == "12 megapixels" else (200, 120))
+    painted = Image.new("L", shown.size, 0)
+    painted.paste(255, (0, 0, width // 2, height))
+    out = pipe("make it blue", image=given, mask_image=painted, num_inference_steps=1)
+    (result,), (mask,) = out.images, out.change_masks
+    assert result.mode == "RGB" and result.size == shown.size
+    kept, before, after = np.asarray(mask) == 0, np.asarray(shown), np.asarray(result)
+    assert kept[:, width // 2 :].all() and not kept.all()
+    assert np.array_equal(after[kept], before[kept]) and not np.array_equal(after, before)
 
 
 @pytest.mark.parametrize(

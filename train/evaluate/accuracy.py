@@ -6,6 +6,7 @@ A false picture shows a scene in which one attribute differs from what the judge
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -201,9 +202,10 @@ def free_places(n: int, seed: int, round_trip: RoundTrip | None = None) -> dict[
     return {"accepted": accepted, "rejected": rejected}
 
 
-def judge_accuracy(n: int = 40, seed: int = 0, round_trip: RoundTrip | None = None) -> dict[str, dict]:
+def judge_accuracy(n: int = 40, seed: int = 0, round_trip: RoundTrip | None = None) -> dict[str, Any]:
     """Both judges on n pictures a row; `round_trip` (uint8 picture -> uint8 picture) is a tokenizer to add."""
     return {
+        "n": n,
         "known places": known_places(n, seed, round_trip),
         "free places": free_places(n, seed, round_trip),
     }

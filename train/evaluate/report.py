@@ -167,7 +167,10 @@ def _judge(accuracy: Mapping[str, Mapping]) -> str:
         [f"wrong {name}: rejected", _percent(share), _percent(free["rejected"].get(name))]
         for name, share in known["rejected"].items()
     ]
-    undone = float(np.mean(list(known["rejected when not edited"].values())))
-    rows.append(["not edited at all: rejected", _percent(undone), "-"])
+    undone = known["rejected when not edited"]
+    rows.append(["not edited at all: rejected", _percent(float(np.mean(list(undone.values())))), "-"])
     head = ["pictures", "places known (edits)", "places free (text to image)"]
-    return f"**The judge's own accuracy**\n\n{_table(head, rows)}"
+    taken_in = [f"{category} {_percent(share)}" for category, share in undone.items() if share < 1]
+    text = f"**The judge's own accuracy**, {accuracy['n']} pictures a row, a quarter of that for each category that is "
+    text += f"not edited{': ' if taken_in else ''}{', '.join(taken_in)}"
+    return f"{text}\n\n{_table(head, rows)}"
