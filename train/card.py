@@ -1,6 +1,10 @@
-"""The model card of a checkpoint: what it was trained on, for how long on what, the measured tables, its limits."""
+"""The model card of a checkpoint: what it was trained on, for how long on what, the measured tables, its limits.
+
+It tells what lies in the folder, which may be the tokenizer alone.
+"""
 
 from pathlib import Path
+from textwrap import TextWrapper
 
 import torch
 from safetensors import safe_open
@@ -8,6 +12,8 @@ from safetensors import safe_open
 from .config import TrainingConfig
 
 LICENCE = "cc-by-sa-4.0"
+FILL = TextWrapper(120, break_long_words=False, break_on_hyphens=False).fill
+TOKENIZER = "An RPiAE tokenizer (representation encoder, variational bridge, pixel decoder)"
 
 
 def parameters(folder: Path) -> dict[str, int]:
@@ -23,48 +29,75 @@ def parameters(folder: Path) -> dict[str, int]:
 def model_card(config: TrainingConfig, folder: Path, legs: dict[str, list[dict]], tables: str) -> str:
     sizes = parameters(folder)
     size_lines = "\n".join(f"- {name}: {count:,} parameters" for name, count in sizes.items())
+    draws = "transformer" in sizes
+    write = _sticker_card
+    if config.models.class_transformer is not None:
+        write = _class_card
+    elif any(getattr(stage, "data", None) is not None for stage in config.stages.values()):
+        write = _own_data_card
+    return write(config, folder, draws, legs, size_lines, tables.strip())
+
+
+def _legs(config: TrainingConfig, legs: dict[str, list[dict]], sample: str) -> str:
+    """How it was trained; `sample`: what one is."""
+    words = (
+        f"`python -m train {config.name} all` trains what the config says today. This checkpoint was trained in these "
+        "legs, each stage's in order: a later leg of a stage goes on from the one before or, where the tokenizer was "
+        f"made anew, takes its place. A sample is {sample}."
+    )
     leg_lines = "\n".join(
         f"| {name} | {leg['samples']:,} | {leg['minutes']:.0f} | {leg['machine']} |"
         for name, stage_legs in legs.items()
         for leg in stage_legs
     )
-    if config.models.class_transformer is not None:
-        return _class_card(config, size_lines, leg_lines, tables)
-    if any(getattr(stage, "data", None) is not None for stage in config.stages.values()):
-        return _own_data_card(config, size_lines, leg_lines, tables)
+    return f"{FILL(words)}\n\n| stage | samples | minutes | machine |\n|---|---|---|---|\n{leg_lines}"
+
+
+def _sticker_card(
+    config: TrainingConfig, folder: Path, draws: bool, legs: dict[str, list[dict]], size_lines: str, tables: str
+) -> str:
+    """Of what was trained on scenes that this repository draws."""
     weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 2**20
+    tags, what, encoder = "image-tokenizer", TOKENIZER, ""
+    sample = "a picture"
+    limits = "It knows sticker scenes; photos come back blurred. 256 pixels."
+    if draws:
+        tags = "text-to-image, image-editing, image-tokenizer"
+        what += " and a diffusion transformer for text-to-image and instruction editing on its latents"
+        encoder = " The text encoder, all-MiniLM-L6-v2, is installed with the requirements."
+        sample = "a picture, in the last stages a scene with two edits and captions"
+        limits = (
+            "It draws and edits sticker scenes. It is no photo editor: on photos the tokenizer blurs and instructions "
+            "are followed by chance. English only, up to 64 word pieces, 256 pixels."
+        )
+    about = (
+        f"{what}, trained by this repository on **sticker scenes**: pictures of 129 nouns in two drawing styles and "
+        "eight colours on sixteen backgrounds, drawn by `train/data/scenes`. 256 x 256 pixels, "
+        f"{weights:.1f} MiB in float16.{encoder}"
+    )
     return f"""---
 license: {LICENCE}
 library_name: rpiae
-tags: [text-to-image, image-editing, image-tokenizer]
+tags: [{tags}]
 ---
 
 # {config.name}
 
-An RPiAE tokenizer (representation encoder, variational bridge, pixel decoder) and a diffusion transformer for
-text-to-image and instruction editing on its latents, trained by this repository on **sticker scenes**: pictures of
-129 nouns in two drawing styles and eight colours on sixteen backgrounds, drawn by `train/data/scenes`. 256 x 256
-pixels, {weights:.1f} MiB in float16. The text encoder, all-MiniLM-L6-v2, is installed with the requirements.
+{FILL(about)}
 
 {size_lines}
 
 ## Training
 
-`python -m train {config.name} all`. Every leg, in order; a sample is a picture, in the last stages a scene with
-two edits and a caption:
-
-| stage | samples | minutes | machine |
-|---|---|---|---|
-{leg_lines}
+{_legs(config, legs, sample)}
 
 ## Measured
 
-{tables.strip()}
+{tables}
 
 ## Limits
 
-It draws and edits sticker scenes. It is no photo editor: on photos the tokenizer blurs and instructions are followed
-by chance. English only, up to 64 word pieces, 256 pixels.
+{FILL(limits)}
 
 ## Licence
 
@@ -73,35 +106,37 @@ NOTICE. Code Apache-2.0.
 """
 
 
-def _own_data_card(config: TrainingConfig, size_lines: str, leg_lines: str, tables: str) -> str:
-    """Of a transformer for text and edits, trained on somebody's captions and edits."""
+def _own_data_card(
+    config: TrainingConfig, folder: Path, draws: bool, legs: dict[str, list[dict]], size_lines: str, tables: str
+) -> str:
+    """Of what was trained on somebody's pictures, captions and edits."""
     # The end of a path: a card is for others to read, and where the data lay on a disk is nobody's business.
     source_lines = "\n".join(
         f"| {name} | {'/'.join(Path(source.path).parts[-2:])} ({source.kind}) | {source.weight:g} |"
         for name, stage in config.stages.items()
-        if getattr(stage, "data", None) is not None
+        if name in legs and getattr(stage, "data", None) is not None
         for source in stage.data.sources
     )
+    tags, what, sample = "image-tokenizer", TOKENIZER, "a picture"
+    if draws:
+        tags = "text-to-image, image-editing, image-tokenizer"
+        what += " and a diffusion transformer for text-to-image and instruction editing on its latents"
+        sample = "a captioned picture or an edit, of the tokenizer's stages a picture"
     return f"""---
 license: other
 library_name: rpiae
-tags: [text-to-image, image-editing, image-tokenizer]
+tags: [{tags}]
 ---
 
 # {config.name}
 
-An RPiAE tokenizer (representation encoder, variational bridge, pixel decoder) and a diffusion transformer for
-text-to-image and instruction editing on its latents, {config.models.image_size} x {config.models.image_size} pixels.
+{FILL(f"{what}, {config.models.image_size} x {config.models.image_size} pixels.")}
 
 {size_lines}
 
 ## Training
 
-`python -m train {config.name} all`. Every leg, in order; a sample is a captioned picture or an edit:
-
-| stage | samples | minutes | machine |
-|---|---|---|---|
-{leg_lines}
+{_legs(config, legs, sample)}
 
 On, in proportion to the weights within a stage:
 
@@ -111,7 +146,7 @@ On, in proportion to the weights within a stage:
 
 ## Measured
 
-{tables.strip()}
+{tables}
 
 ## Licence
 
@@ -119,34 +154,35 @@ Code Apache-2.0. What may be done with the weights depends on the pictures that 
 """
 
 
-def _class_card(config: TrainingConfig, size_lines: str, leg_lines: str, tables: str) -> str:
+def _class_card(
+    config: TrainingConfig, folder: Path, draws: bool, legs: dict[str, list[dict]], size_lines: str, tables: str
+) -> str:
     """Of a tokenizer, and a transformer for classes, trained on somebody's pictures."""
     models = config.models
+    tags, what = "image-tokenizer", TOKENIZER
+    if draws:
+        tags = "class-conditional-image-generation, image-tokenizer"
+        what += f" and a LightningDiT for {models.class_transformer['num_classes']} classes on its latents"
+    about = f"{what}, by the authors' training. {models.image_size} x {models.image_size} pixels, weights as trained."
     return f"""---
 license: other
 library_name: rpiae
-tags: [class-conditional-image-generation, image-tokenizer]
+tags: [{tags}]
 ---
 
 # {config.name}
 
-An RPiAE tokenizer (representation encoder, variational bridge, pixel decoder) and a LightningDiT for
-{models.class_transformer["num_classes"]} classes on its latents, by the authors' training.
-{models.image_size} x {models.image_size} pixels, weights as they were trained.
+{FILL(about)}
 
 {size_lines}
 
 ## Training
 
-`python -m train {config.name} all`. Every leg, in order; a sample is a picture:
-
-| stage | samples | minutes | machine |
-|---|---|---|---|
-{leg_lines}
+{_legs(config, legs, "a picture")}
 
 ## Measured
 
-{tables.strip()}
+{tables}
 
 ## Licence
 

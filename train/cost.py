@@ -9,15 +9,18 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import vgg16
+from transformers import AutoConfig, AutoModel
 
 from rpiae.autoencoder import AutoencoderRPiAE
 from rpiae.encoder import build_encoder
 from rpiae.lightning_dit import LightningDiT2DModel
-from rpiae.text import TextStates
+from rpiae.text import TextStates, find_weights
 from rpiae.transformer import RPiAETransformer2DModel
 
 from .config import AutoencoderStage, ClassConditionalStage, DiffusionStage, RepresentationStage, TrainingConfig
 from .data.pairs import PICTURES, SAMPLES
+from .data.reader import open_source
+from .data.settings import SourceSettings
 from .discriminator import DinoFeatures
 
 # Weights, gradient, two optimiser moments and the average, all float32.
@@ -60,7 +63,8 @@ MACHINES = (
 
 @dataclass(frozen=True)
 class Cost:
-    """activations: bytes kept for the backward pass of one sample, float32."""
+    """activations: bytes kept for the backward pass of one sample, float32; total: the parameters of all that lies in
+    memory, the text encoder's included; notes: what is not counted, or only supposed."""
 
     trainable: int
     total: int
@@ -68,6 +72,8 @@ class Cost:
     activations: float
     samples: int
     pictures_per_sample: int = 1
+    text_encoder: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def flops(self) -> float:
@@ -93,8 +99,10 @@ def describe(config: TrainingConfig, names: list[str]) -> str:
             f"{name}:",
             f"  trainable parameters: {cost.trainable}",
             f"  total parameters: {cost.total}",
+            *([f"  of these the frozen text encoder's: {cost.text_encoder}"] if cost.text_encoder else []),
             f"  GFLOP per sample: {cost.flops_per_sample / 1e9:.1f}",
             f"  samples: {cost.samples}",
+            f"  pictures of a sample: {cost.pictures_per_sample}",
             f"  memory without activations, GiB: {cost.memory_gib:.2f}",
             f"  activations of one sample in float32, GiB: {cost.activations / 2**30:.3f}",
             *(f"  hours on {machine.name}: {machine.hours(cost.flops):.2f}" for machine in MACHINES),
@@ -105,6 +113,7 @@ def describe(config: TrainingConfig, names: list[str]) -> str:
                 if machine.memory_gib
             ),
         ]
+        lines += [f"  {note}" for note in cost.notes]
         if isinstance(config.stages[name], ClassConditionalStage):
             lines += [f"  {line}" for line in _epochs(cost)]
     pictures = sum(cost.samples * cost.pictures_per_sample for cost in costs.values())
@@ -207,8 +216,12 @@ def _diffusion_cost(config: TrainingConfig, stage: DiffusionStage) -> Cost:
     transformer = RPiAETransformer2DModel(**models.transformer)
     vae = AutoencoderRPiAE(models.encoder, models.decoder, models.bridge, models.image_size)
     settings = transformer.config
-    # With data of one's own a sample is one picture, or one edit, of two.
-    samples, pictures = (SAMPLES, PICTURES) if stage.data is None else (1, 2)
+    samples, pictures, notes = SAMPLES, PICTURES, []
+    if stage.data is not None:
+        # A captioned picture, or an edit, of two; where there are edits, captions have a black one beside theirs.
+        kinds = [(source.path, _holds_edits(source)) for source in stage.data.sources]
+        samples, pictures = 1, 1 if all(edits is False for _, edits in kinds) else 2
+        notes += [f"{path}: not read here, taken for edits" for path, edits in kinds if edits is None]
     slots = (samples, settings.text_slots)
     text = TextStates(torch.zeros(*slots, settings.text_width), torch.zeros(slots, dtype=torch.bool))
     source = torch.zeros(samples, *vae.latent_shape)
@@ -217,8 +230,36 @@ def _diffusion_cost(config: TrainingConfig, stage: DiffusionStage) -> Cost:
     step = _flops(transformer, x_t, times, text=text, source=source)
     kept = _activations(transformer, lambda: transformer(x_t, times, text=text, source=source))
     encode = pictures * _encode_flops(config, vae)
-    total = _count(transformer) + _count(vae)
-    return Cost(_count(transformer), total, TRAINS * step + encode, kept, stage.samples, pictures)
+    try:
+        text_encoder, once = _text_encoder_cost(models.text_encoder)
+    except (ValueError, OSError) as error:
+        text_encoder, once = 0, 0.0
+        notes.append(f"the text encoder is not counted: {str(error).splitlines()[0]}")
+    total = _count(transformer) + _count(vae) + text_encoder
+    flops = TRAINS * step + encode + samples * once
+    return Cost(_count(transformer), total, flops, kept, stage.samples, pictures, text_encoder, tuple(notes))
+
+
+def _holds_edits(source: SourceSettings) -> bool | None:
+    """Whether a source has edits rather than captions: by its columns, else by its files; None where neither tells."""
+    if source.columns.keys() & {"source", "target", "instruction"}:
+        return True
+    if source.columns.keys() & {"image", "caption"}:
+        return False
+    if source.kind == "webdataset":
+        return None  # to open shards is to write their tables of contents
+    try:
+        return open_source(source).columns.kind == "edits"
+    except ValueError:
+        return None
+
+
+def _text_encoder_cost(settings: dict) -> tuple[int, float]:
+    """Parameters of the language model, and FLOPs of one text that fills its slots; ValueError or OSError where its
+    files are not there."""
+    encoder = AutoModel.from_config(AutoConfig.from_pretrained(find_weights(settings["model"]), local_files_only=True))
+    tokens = torch.zeros(1, settings.get("max_tokens", 64), dtype=torch.int64)
+    return _count(encoder), _flops(lambda: encoder(input_ids=tokens))
 
 
 def _class_cost(config: TrainingConfig, stage: ClassConditionalStage) -> Cost:

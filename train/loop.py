@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from .config import INCIDENTAL, StageSettings, as_recorded
+from .data.reader import names
 from .optim import build_optimizers, rate, set_rate
 from .runtime import mean_over_processes
 from .states import Log, States, write_whole
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 REVISABLE = ("optimizer", "precision")
 # How long processes wait for the main one, which alone validates and exports.
 PATIENCE = timedelta(hours=1)
+# Of a batch that went wrong: so many of its rows are named.
+NAMED = 10
 
 
 class Progress:
@@ -323,8 +326,15 @@ class Loop:
                 self.task.measure(parts)
 
     def _samples_of(self, step: int) -> str:
-        first = step * self.settings.batch_size
-        return f"samples {first} to {first + self.settings.batch_size - 1}"
+        """Which samples a step had; of data that is read, also which rows the first of them are."""
+        first, end = step * self.settings.batch_size, (step + 1) * self.settings.batch_size
+        try:
+            found = names(self.task.dataset, range(first, min(end, first + NAMED)))
+        except (ValueError, OSError):  # a failure to read is not what the message is about
+            found = {}
+        rows = "".join(f"; {source}: {', '.join(ids)}" for source, ids in found.items())
+        more = ", ..." if rows and end - first > NAMED else ""
+        return f"samples {first} to {end - 1}{rows}{more}"
 
     def _go_on(self) -> str:
         """How to go on after a failure; the last good state is never written over by it."""

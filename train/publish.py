@@ -1,6 +1,6 @@
 """From finished stages to the checkpoint folder that `from_pretrained` and the app read.
 
-A folder with the tokenizer alone is written too: it hands the tokenizer on to a later leg of training.
+A folder with the tokenizer alone is written too: it is what the authors released, and what a later leg goes on from.
 """
 
 import copy
@@ -21,9 +21,10 @@ from rpiae.text import TextEncoder
 from rpiae.transformer import RPiAETransformer2DModel
 
 from .card import model_card
-from .config import TrainingConfig
+from .config import ClassConditionalStage, DiffusionStage, TrainingConfig
 
 TRAINING_FILE = "training.json"
+TRANSFORMER_STAGES = (DiffusionStage, ClassConditionalStage)
 
 
 def read_legs(folder: Path) -> dict[str, list[dict]]:
@@ -54,6 +55,9 @@ def write_checkpoint(
     for name, leg in legs.items():
         if leg not in history.setdefault(name, []):
             history[name].append(leg)
+    if transformer is None:  # its legs go with it: a stage that the folder lists counts as finished
+        draws = [name for name, stage in config.stages.items() if isinstance(stage, TRANSFORMER_STAGES)]
+        history = {name: stage_legs for name, stage_legs in history.items() if name not in draws}
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -71,16 +75,31 @@ def write_checkpoint(
             defaults=sampling.model_dump(exclude={"time_shift"}), region=region,
         ).save_pretrained(part)  # fmt: skip
     (part / TRAINING_FILE).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
-    unmeasured = f"Not measured yet: `python -m train evaluate {config.name}` does it."
-    if config.models.class_transformer:
-        unmeasured = "Not measured yet: `measure-reconstruction` and `measure-samples` of `python -m train` do it."
-    (part / "README.md").write_text(model_card(config, part, history, unmeasured), encoding="utf-8")
+    card = model_card(config, part, history, _unmeasured(config, transformer is None))
+    (part / "README.md").write_text(card, encoding="utf-8")
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.rename(folder, old)
     os.rename(part, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _unmeasured(config: TrainingConfig, tokenizer_alone: bool) -> str:
+    """What stands in the card until it is measured: with which commands. `evaluate` knows sticker scenes only."""
+    if tokenizer_alone:
+        return "Not measured yet: `python -m train measure-reconstruction` does it, on a folder of pictures."
+    if config.models.class_transformer is not None:
+        return (
+            "Not measured yet: `measure-reconstruction`, `export classes` and `measure-samples` of `python -m train` "
+            "do it."
+        )
+    if any(getattr(stage, "data", None) is not None for stage in config.stages.values()):
+        return (
+            "Not measured yet: `python -m train measure-reconstruction` measures the tokenizer on a folder of "
+            "pictures;\n`python -m train export` draws what the scorers of GenEval, DPG-Bench and GEdit-Bench judge."
+        )
+    return f"Not measured yet: `python -m train evaluate {config.name}` does it."
 
 
 def _index(folder: Path) -> dict:

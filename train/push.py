@@ -1,7 +1,7 @@
 """A finished checkpoint to the hub: `python -m train push CONFIG ORG/NAME [--public] [key=value ...]`.
 
 The folder goes as it lies there, the model card (README.md) and the list of legs included; what the hub holds besides
-stays. New repositories are private unless asked otherwise.
+stays. It may hold the tokenizer alone. New repositories are private unless asked otherwise.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from .config import load_config
 from .states import RUBBISH
 
 CARD = "README.md"
+# A checkpoint has one of them: of a pipeline, or of a tokenizer alone.
+INDICES = ("model_index.json", "vae/config.json")
 
 
 def push(folder: Path, repo: str, public: bool = False) -> str:
@@ -23,9 +25,12 @@ def push(folder: Path, repo: str, public: bool = False) -> str:
     Raises:
         ValueError: no finished checkpoint, no hub, or no right to write there; with what to do.
     """
-    for file in ("model_index.json", CARD):
-        if not (folder / file).is_file():
-            raise ValueError(f"{folder} is no finished checkpoint: it has no {file}; train it first (python -m train)")
+    for files in (INDICES, (CARD,)):
+        if not any((folder / file).is_file() for file in files):
+            missing = " and no ".join(files)
+            raise ValueError(
+                f"{folder} is no finished checkpoint: it has no {missing}; train it first (python -m train)"
+            )
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
         address = api.create_repo(repo, private=not public, exist_ok=True)

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3Model
 
+from tests.train.data.files import write_caption_shards, write_captions, write_edits
 from train.config import load_config
 from train.cost import BYTES_PER_TRAINABLE, EPOCHS, Cost, Machine, _activations, _flops, describe, stage_cost
 
@@ -61,8 +63,51 @@ def test_stages_train_what_they_say():
     assert cost["bridge"].trainable < cost["decoder"].trainable < cost["bridge"].total
     draws = 4 * config.stages["edit"].draws  # one with a context of its own is about 10 GFLOP; here they share one
     assert 4e9 < cost["edit"].flops_per_sample / draws < 10e9
-    weights = 2 * (cost["edit"].total) / 2**20
+    weights = 2 * (cost["edit"].total - cost["edit"].text_encoder) / 2**20  # that one is installed, not bundled
     assert weights <= 40, f"the bundled checkpoint would take {weights:.1f} MiB in float16"
+
+
+def test_a_frozen_text_encoder_takes_its_room(tmp_path):
+    sizes = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = Qwen3Config(**sizes, head_dim=64, intermediate_size=512, vocab_size=4000)
+    model.save_pretrained(tmp_path)
+    cost, missing = (
+        stage_cost(load_config("smoke", [f"models.text_encoder.model={folder}"]), "edit")
+        for folder in (tmp_path, tmp_path / "none")
+    )
+    own = Qwen3Model(model)
+    count = sum(one.numel() for one in own.parameters())
+    assert (cost.text_encoder, cost.total) == (count, missing.total + count) and not cost.notes
+    assert cost.memory_gib - missing.memory_gib == pytest.approx(4 * count / 2**30)
+    matrices = sum(one.numel() for name, one in own.named_parameters() if one.ndim == 2 and "embed" not in name)
+    texts = 4 * 64  # word pieces of a sample of scenes
+    assert cost.flops_per_sample - missing.flops_per_sample == pytest.approx(2 * texts * matrices, rel=0.1)
+    (note,) = missing.notes
+    assert note.startswith("the text encoder is not counted") and str(tmp_path / "none") in note
+
+
+def test_captions_cost_one_picture_and_edits_two(tmp_path):
+    write_captions(tmp_path / "captions", 2)
+    write_edits(tmp_path / "edits", 2)
+    write_caption_shards(tmp_path / "shards", 1, 2)
+
+    def cost(*sources):
+        return stage_cost(load_config("smoke", [f"stages.edit.data.sources=[{', '.join(sources)}]"]), "edit")
+
+    captions = f"{{kind: folder, path: {tmp_path}/captions}}"
+    edits = f"{{kind: folder, path: {tmp_path}/edits}}"
+    one, two = cost(captions), cost(captions, edits)
+    assert (one.pictures_per_sample, two.pictures_per_sample) == (1, 2) and not (one.notes or two.notes)
+    scenes = stage_cost(load_config("smoke"), "edit")
+    encoded = two.flops_per_sample - one.flops_per_sample
+    assert encoded > 0 and scenes.flops_per_sample > 3 * encoded
+    shards = f"kind: webdataset, path: {tmp_path}/shards"
+    assert cost(f"{{{shards}, columns: {{caption: txt}}}}").pictures_per_sample == 1
+    unread = cost(f"{{{shards}}}")
+    assert unread.pictures_per_sample == 2 and "not read here, taken for edits" in unread.notes[0]
+    assert not list((tmp_path / "shards").glob("*.npz")), "a dry run writes nothing"
+    gone = cost("{kind: folder, path: nowhere, columns: {target: b}}", "{kind: table, path: nowhere}")
+    assert gone.pictures_per_sample == 2 and len(gone.notes) == 1
 
 
 def test_a_dry_run_prints_plain_integers_and_writes_nothing(tmp_path):

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from rpiae import AutoencoderRPiAE
-from rpiae.encoder import build_encoder
+from rpiae.encoder import build_encoder, frozen_copy
 from rpiae.layers import tokens_to_map
+from train.config import AutoencoderStage
 from train.losses import (
     adaptive_weight,
     bridge_losses,
@@ -20,6 +21,8 @@ from train.losses import (
     pivot_weight,
 )
 from train.optim import official_rate
+from train.tasks import autoencoder
+from train.tasks.autoencoder import AutoencoderTask
 
 GOLDEN = Path(__file__).resolve().parents[1] / "fixtures" / "golden"
 FILES = json.loads((GOLDEN / "manifest.json").read_text())["files"]
@@ -110,6 +113,74 @@ def second(golden) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", names(STAGE_2))
 def test_stage_2_gives_the_authors_numbers(name, golden, second):
     golden.check(STAGE_2, name, second[name])
+
+
+# --- the same numbers from the task that trains --------------------------------------------------------------------
+
+
+def task(vae: AutoencoderRPiAE, **settings) -> AutoencoderTask:
+    """A task of the authors' losses, in training; LPIPS and GAN have no golden numbers."""
+    common = {"task": "autoencoder", "samples": 4, "batch_size": 2, "optimizer": {"lr": 2e-4}}
+    return AutoencoderTask(vae, AutoencoderStage.model_validate(common | settings), seed=0).train()
+
+
+def first_task(**settings) -> AutoencoderTask:
+    stage = {"trains": ["encoder", "decoder"], "pivot": 0.75, "pivot_parameter": "layer_scale"}
+    found = task(stage_1("student"), **stage, **settings)
+    found.pivot_replica = frozen_copy(stage_1("replica").encoder)
+    return found
+
+
+def batch(images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """As the loader gives it, but not rounded to 8 bits."""
+    return {"image": images * 255, "index": torch.arange(len(images))}
+
+
+@pytest.fixture
+def golden_noise(monkeypatch):
+    """The tasks' noise is the authors' from now on; its strength is the task's own."""
+
+    def use(uniform: torch.Tensor, noise: torch.Tensor) -> None:
+        monkeypatch.setattr(
+            autoencoder, "noisy_features", lambda values, tau, *_: noisy_features(values, tau, uniform, noise)
+        )
+
+    return use
+
+
+def test_the_task_of_stage_1_gives_the_authors_numbers(golden):
+    losses = first_task()(batch(golden.tensors("tokenizer.safetensors")["images"]))
+    theirs = {"l1": "l1", "pivot": "pivot_loss", "pivot_weight": "adaptive_pivot_weight", "loss": "total_loss"}
+    assert losses.keys() == theirs.keys()
+    for ours, name in theirs.items():
+        golden.check(STAGE_1, name, losses[ours].detach())
+
+
+@torch.no_grad()
+def test_the_task_of_stage_1_decodes_noisy_features_and_holds_clean_ones(golden, golden_noise):
+    """Of the first picture: of the others there is no noisy reconstruction."""
+    given, images = golden.tensors(STAGE_1), golden.tensors("tokenizer.safetensors")["images"][:1]
+    uniform, eps = noise(given)
+    golden_noise(uniform[:1], eps[:1])
+    losses = first_task(noise_tau=0.8)(batch(images))
+    l1 = F.l1_loss(given["train_reconstruction_first"], images)
+    pivot = F.mse_loss(given["student_map"][:1], given["pivot_map"][:1])
+    assert float(losses["l1"]) == pytest.approx(float(l1), abs=1e-4)
+    assert float(losses["pivot"]) == pytest.approx(float(pivot), abs=2.9e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_task_of_stage_2_gives_the_authors_numbers(mode, golden, golden_noise):
+    weights = golden.config["stage2_loss_weights"]
+    weights = {"feature_mse": weights["feat"], "kl": weights["kl"], "l1": weights["rec"]}
+    vae = AutoencoderRPiAE.from_official(GOLDEN / "rpiae_stage3_1_c8_ema.pt", 3, 4)
+    golden_noise(*noise(golden.tensors(STAGE_2)))
+    found = task(vae, trains=["bridge"], noise_tau=0.8, **weights).train(mode == "train")
+    losses = found(batch(golden.tensors("tokenizer.safetensors")["images"]))
+    assert losses.keys() == {*weights, "loss"}
+    for ours, name in {**{name: name for name in weights}, "loss": "total"}.items():
+        golden.check(STAGE_2, f"{mode}_{name}", losses[ours])
 
 
 def test_no_gradient_goes_into_the_wanted_features():

@@ -2,6 +2,7 @@
 the real command."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from rpiae.encoder import build_encoder
 from tests.train.paper import CLASSES, ENCODER, SIDE, overrides, write_classes, write_dinov2
 from train.__main__ import main
 from train.config import load_config
+from train.data.reader import names
 from train.loop import Loop
 from train.official_start import load_dinov2, start_bridge_at_random
 from train.optim import build_optimizers, official_rate, rate
@@ -115,17 +117,45 @@ def test_epochs_and_quirks_are_the_references(paper):
     assert stages["bridge"].posterior == "mode" and not stages["bridge"].normalise_latents
     weights = stages["bridge"]
     assert (weights.feature_mse, weights.kl, weights.l1, weights.perceptual) == (1.0, 1e-3, 0.05, 0.0)
+    assert [stages[name].ema_decay for name in stages] == [0.9978] * 3 + [0.9995] * 2
+    assert not any(stages[name].ema_warmup for name in stages)
+
+
+def test_pictures_times_and_dropped_labels_are_the_references(paper):
+    for name in TRAINS:
+        data = paper.stages[name].data
+        assert (data.crop, data.resize, data.flip) == ("random", 384, False)
+    for name in ("guide", "class"):
+        stage = paper.stages[name]
+        assert (stage.data.crop, stage.data.flip) == ("center", True)
+        assert (stage.drop_label, stage.time_shift, stage.logit_mean, stage.logit_std) == (0.1, 2.0, 0.0, 1.0)
 
 
 # --- in tiny, through the real command ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def groups():
+    """By stage of the run below: the names of the parameters in each group of the loop's optimisers."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, groups):
     """Every stage of the config in tiny; its folder and its overrides."""
     folder = tmp_path_factory.mktemp("paper")
     settings = overrides(folder)
-    assert main(["paper-256", "all", *settings]) == 0
+    train = Loop._train
+
+    def remembering(loop):
+        names = {id(parameter): name for name, parameter in loop.task.named_parameters()}
+        found = [group["params"] for optimizer in loop.optimizers for group in optimizer.param_groups]
+        groups[loop.folder.name] = [sorted(names[id(parameter)] for parameter in group) for group in found]
+        train(loop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_train", remembering)
+        assert main(["paper-256", "all", *settings]) == 0
     return folder / "run", settings
 
 
@@ -142,6 +172,22 @@ def trained(folder, stage):
     state = sorted((folder / stage).glob("state-*"))[-1]
     weights = load_file(state / "model.safetensors")
     return {name.removeprefix("vae."): one for name, one in weights.items() if name.startswith("vae.")}
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts"),
+    {
+        "pivot": ("vae.encoder.", "vae.decoder."), "bridge": ("vae.bridge.",), "decoder": ("vae.decoder.",),
+        "guide": ("transformer.",), "class": ("transformer.",),
+    }.items(),
+)  # fmt: skip
+def test_the_one_group_of_the_optimiser_holds_exactly_what_trains(stage, parts, run, groups):
+    whole = "transformer." if stage in ("guide", "class") else "vae."
+    wanted = sorted(whole + name for name in result(run[0], stage) if (whole + name).startswith(parts))
+    # Reference facts (a), stage 1, and (b): the rotary tables are buffers.
+    untrained = {"vae.encoder.model.embeddings.mask_token", "transformer.rope_cos", "transformer.rope_sin"}
+    (group,) = groups[stage]
+    assert group == [name for name in wanted if name not in untrained]
 
 
 def test_the_discriminator_begins_before_the_generator_hears_it(run):
@@ -200,6 +246,18 @@ def test_the_checkpoint_draws_classes_and_keeps_the_latent_as_it_is(run):
     card = (folder / "README.md").read_text()
     assert "| class | 8 |" in card and "sticker" not in card
     assert list((run[0] / "class").glob("sheet-*.png"))
+
+
+def test_a_loss_that_is_not_finite_names_the_rows_behind_it(run, tmp_path):
+    more = (f"output={tmp_path}", "stages.pivot.optimizer.lr=1e30")
+    stages = Stages(load_config("paper-256", [*run[1], *more]))
+    dataset = stages._task("pivot").dataset
+    with pytest.raises(ValueError, match=r"not finite at step 1 \(samples 2 to 3; ") as raised:
+        stages.run("pivot")
+    pictures = run[0].parent / "pictures"
+    assert f"{pictures}: {', '.join(names(dataset, (2, 3))[str(pictures)])})" in str(raised.value)
+    named = re.findall(r"class-\d/\d\.png", str(raised.value))
+    assert len(named) == 2 and all((pictures / name).is_file() for name in named)
 
 
 class Stopped(Exception):

@@ -29,13 +29,16 @@ SMALLER = [
 ]  # fmt: skip
 # The weight of the first step, of a pivot loss that is zero, is a number of rounding errors.
 STEADY = ["stages.pivot.pivot_constant_steps=2"]
+# The run of this stage leaves a state after every step from this one on, so that it can be stopped there.
+STOPPED, STOP = "pivot", 10
+STATES = [f"stages.{STOPPED}.checkpoint_minutes=0", f"stages.{STOPPED}.keep_states={STEPS - STOP + 1}"]
 
 
 def overrides(folder, *more):
     sizes = [f"stages.{name}.batch_size={size}" for name, size in STAGES.items()]
     lengths = [f"stages.{name}.samples={STEPS * size}" for name, size in STAGES.items()]
     others = [f"stages.{name}.{setting}" for name in STAGES for setting in EVERYWHERE]
-    return [f"output={folder}", *sizes, *lengths, *others, *SMALLER, *STEADY, *more]
+    return [f"output={folder}", *sizes, *lengths, *others, *SMALLER, *STEADY, *STATES, *more]
 
 
 def paper_overrides(folder, data):
@@ -67,13 +70,14 @@ def assert_same_curve(one, other, ignored=()):
             assert difference < limit, f"step {first['step']}: {name} {first[name]} and {second[name]}"
 
 
-def on_two_processes(config, settings):
-    """Every stage of a config, each process with half of every batch."""
+def on_two_processes(config, settings, stage="all"):
+    """A stage of a config, or every one, each process with half of every batch; what was said."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--main_process_port", "0", "-m", "train", config, "all", *settings]
+    command += ["--main_process_port", "0", "-m", "train", config, stage, *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +147,60 @@ def test_two_processes_learn_classes_and_against_a_discriminator_as_one_does(pap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["representation", "pivot"])
-def test_parts_of_a_batch_learn_what_the_whole_learns(together, tmp_path, name):
+@pytest.mark.parametrize("name", ["representation", "pivot", "edit"])
+def test_parts_of_a_batch_learn_what_the_whole_learns(together, tmp_path, name, starts):
     parts = alone(together, load_config("smoke", overrides(tmp_path, f"stages.{name}.accumulate=2")), name)
-    assert_same_curve(curve(together, name), curve(parts, name))
+    assert_same_curve(curve(together, name), curve(parts, name), ignored=("changed",))
+    assert_same_lesson(starts, parts, together, name)
+
+
+@pytest.mark.slow
+def test_parts_of_a_batch_learn_against_a_discriminator_what_the_whole_learns(tmp_path, starts):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    settings = paper_overrides(whole, tmp_path / "data")
+    for more in ([], [f"output={parts}", "stages.pivot.accumulate=2"]):
+        Stages(load_config("paper-256", [*settings, *more])).run("pivot")
+    assert_same_curve(curve(whole, "pivot"), curve(parts, "pivot"), ignored=("discriminator_accuracy",))
+    assert_same_lesson(starts, whole, parts, "pivot")
+
+
+@pytest.fixture
+def stopped(together, tmp_path):
+    """The output of two processes that were stopped in the middle of a stage: a later state was never written."""
+    folder = tmp_path / "stopped"
+    shutil.copytree(together, folder)
+    shutil.rmtree(folder / "checkpoint")
+    for name in [*STAGES][[*STAGES].index(STOPPED) + 1 :]:
+        shutil.rmtree(folder / name)
+    shutil.rmtree(folder / STOPPED / "result")
+    (folder / STOPPED / "finished.json").unlink()
+    for step in range(STOP + 1, STEPS + 1):
+        shutil.rmtree(folder / STOPPED / f"state-{step:08d}")
+    return folder
+
+
+def without_seconds(records):
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_stopped_go_on_bit_for_bit(together, stopped):
+    said = on_two_processes("smoke", [*overrides(stopped), "--resume"], STOPPED)
+    assert f"resumed at step {STOP} of {STEPS}" in said
+    assert without_seconds(curve(stopped, STOPPED)) == without_seconds(curve(together, STOPPED))
+    for file in (f"{LAST}/model.safetensors", "result/diffusion_pytorch_model.safetensors"):
+        again, before = (load_file(folder / STOPPED / file) for folder in (stopped, together))
+        assert again.keys() == before.keys() and all(torch.equal(again[key], before[key]) for key in before)
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_were_stopped(together, stopped, starts):
+    assert Stages(load_config("smoke", overrides(stopped))).run(STOPPED)
+    state = load_file(stopped / STOPPED / f"state-{STOP:08d}" / "model.safetensors")
+    assert all(torch.equal(starts[STOPPED][key], state[key]) for key in state)
+    assert without_seconds(curve(stopped, STOPPED))[:STOP] == without_seconds(curve(together, STOPPED))[:STOP]
+    assert_same_curve(curve(stopped, STOPPED), curve(together, STOPPED))
+    assert_same_lesson(starts, stopped, together, STOPPED)  # of the steps after the stop
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ def test_a_tokenizer_alone_is_handed_on(smoke_checkpoint, tmp_path):
     assert (config.checkpoint / "vae" / "config.json").is_file()
     with pytest.raises(ValueError, match="model_index.json is missing"):
         RPiAEPipeline.from_pretrained(config.checkpoint)
+    assert AutoencoderRPiAE.from_pretrained(config.checkpoint / "vae")
 
 
 def test_a_tokenizer_that_the_checkpoint_has_does_not_cost_it_its_transformer(smoke_checkpoint, tmp_path):
@@ -47,6 +48,8 @@ def test_a_tokenizer_that_the_checkpoint_has_does_not_cost_it_its_transformer(sm
     assert RPiAEPipeline.from_pretrained(config.checkpoint)
     write_checkpoint(config, pipe.vae, None, {"decoder": decoder | {"samples": 9}})  # another tokenizer: it must go
     assert not (config.checkpoint / "transformer").exists()
+    # Nor does a later run take the transformer for finished.
+    assert list(read_legs(config.checkpoint)) == ["decoder"]
 
 
 def test_the_legs_of_init_come_first(smoke_checkpoint, tmp_path):
@@ -64,6 +67,34 @@ def test_the_card_counts_what_is_in_the_files(smoke_checkpoint):
     assert counts["transformer"] == sum(p.numel() for p in pipe.transformer.parameters())
     card = model_card(load_config("smoke"), smoke_checkpoint, {"edit": [LEG]}, "| a | table |")
     assert f"{counts['vae']:,}" in card and "| edit | 24 | 0 | a test |" in card and "| a | table |" in card
+
+
+OWN = [f"stages.{name}.data.sources=[{{kind: folder, path: some/where/my-{name}}}]" for name in ("decoder", "edit")]
+
+
+@pytest.mark.parametrize(("name", "more"), [("smoke", []), ("smoke", OWN), ("paper-256", [])])
+def test_a_tokenizers_card_promises_a_tokenizer(name, more, smoke_checkpoint, tmp_path):
+    config = load_config(name, [f"checkpoint={tmp_path}/checkpoint", *more])
+    vae = AutoencoderRPiAE.from_pretrained(smoke_checkpoint / "vae")
+    write_checkpoint(config, vae, None, dict.fromkeys(config.stages, LEG))
+    card = (config.checkpoint / "README.md").read_text()
+    assert "tags: [image-tokenizer]\n" in card and "An RPiAE tokenizer" in card and "| decoder | 24 |" in card
+    assert "measure-reconstruction" in card  # which needs no transformer
+    promises = ("LightningDiT", "diffusion transformer", "text encoder", "measure-samples", "train evaluate", "my-edit")
+    for other in (*promises, "| guide |", "| class |", "| edit |"):
+        assert other not in card, other
+    assert ("where/my-decoder" in card) == (more == OWN)
+
+
+def test_a_card_says_how_to_measure_what_was_trained(smoke_checkpoint, tmp_path):
+    """`evaluate` draws and judges sticker scenes: on a model of own data its table would say nothing."""
+    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint)
+    for more, said, unsaid in ([], "train evaluate smoke", "train export"), (OWN, "train export", "train evaluate"):
+        config = load_config("smoke", [f"checkpoint={tmp_path}/checkpoint", *more])
+        write_checkpoint(config, pipe.vae, pipe.transformer, {"edit": LEG})
+        card = (config.checkpoint / "README.md").read_text()
+        assert said in card and unsaid not in card and "diffusion transformer" in card
+        assert ("sticker scenes" in card) == (more == []) and ("where/my-edit" in card) == (more == OWN)
 
 
 def test_tables_go_between_the_markers_and_nowhere_else(tmp_path):

@@ -11,6 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from rpiae import AutoencoderRPiAE
+from train.config import load_config
+from train.publish import write_checkpoint
+
 TOKEN = "hf_of_a_test"
 
 
@@ -110,6 +114,19 @@ def test_a_wrong_token_and_no_hub_are_sentences(hub, smoke_checkpoint):
     assert not hub.files
 
 
+def test_a_tokenizer_alone_is_pushed(hub, smoke_checkpoint, tmp_path):
+    config = load_config("smoke", [f"checkpoint={tmp_path}/tokenizer"])
+    write_checkpoint(config, AutoencoderRPiAE.from_pretrained(smoke_checkpoint / "vae"), None, {})
+    done = push(hub, config.checkpoint)
+    assert done.returncode == 0, done.stderr[-2000:]
+    weights = "vae/diffusion_pytorch_model.safetensors"
+    assert hub.files.keys() == {"README.md", "training.json", "vae/config.json", weights}
+    assert hub.files[weights] == (config.checkpoint / weights).read_bytes()
+
+
 def test_a_folder_that_is_no_checkpoint_is_not_pushed(hub, tmp_path):
     refused = push(hub, tmp_path)
-    assert refused.returncode == 2 and "has no model_index.json" in refused.stderr and not hub.repos
+    assert refused.returncode == 2 and "has no model_index.json and no vae/config.json" in refused.stderr
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    assert "has no README.md" in push(hub, tmp_path).stderr and not hub.repos

@@ -3,13 +3,14 @@
     python -m train data check my-pictures
     python -m train data check "cc12m/*.tar" --column caption=caption_llava --headers
     python -m train data check omniedit/data --size 512
+    python -m train data check my-captions --max-tokens 256 --text-encoder weights/Qwen3-0.6B
 
 PATH is a folder (pictures, captions or edits), tar shards or parquet tables. Everything is read once, as training would
 read it. Exit code 2 when anything is wrong.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from .settings import SourceSettings
 
 SHOWN = 10
 # What training can do with, though a person may want to know.
-HINTS = ("enlarged", "no picture for a text")
+HINTS = ("enlarged", "no picture for a text", "no class", "cut text")
+PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @dataclass
@@ -57,7 +59,29 @@ def guess_kind(path: str) -> str:
     return "folder"
 
 
-def check(source: Source, size: int, headers: bool = False) -> Findings:
+@dataclass(frozen=True)
+class TextLimit:
+    """What a text encoder reads of a text: `most` word pieces, counted by `count`."""
+
+    most: int
+    count: Callable[[str], int]
+
+    @classmethod
+    def of(cls, model: str, most: int) -> "TextLimit":
+        """Of a language model: the name of a packaged one, or its folder; ValueError where it is not there."""
+        from transformers import AutoTokenizer  # takes seconds, and few ask for it
+
+        from rpiae.text import find_weights
+
+        folder = find_weights(model)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"the folder {model!r} holds no tokenizer that can be read: {error}") from None
+        return cls(most, lambda text: len(tokenizer(text, verbose=False)["input_ids"]))
+
+
+def check(source: Source, size: int, headers: bool = False, limit: TextLimit | None = None) -> Findings:
     """Read everything; `headers` does not decode the pictures, which finds no damage inside of them."""
     found = Findings()
     for problem, note in source.notes:
@@ -74,6 +98,10 @@ def check(source: Source, size: int, headers: bool = False) -> Findings:
             if source.columns.texts and not row.texts:
                 found.add("no text", f"{row.id}: its caption or instruction is empty")
             found.texts += len(row.texts)
+            if limit is not None:
+                _check_texts(found, row, limit)
+            if source.classes and source.columns.kind == "pictures" and row.label is None:
+                found.add("no class", f"{row.id} lies beside the class folders: no class stage learns from it")
             sizes = _header_sizes(row) if headers else [picture.size for picture in row.open()]
         except Fault as fault:
             found.add(fault.problem, str(fault))
@@ -121,6 +149,13 @@ def _header_sizes(row: Row) -> list[tuple[int, int]]:
     return sizes
 
 
+def _check_texts(found: Findings, row: Row, limit: TextLimit) -> None:
+    for text, _ in row.texts:
+        if (count := limit.count(text)) > limit.most:
+            words = f"{count} word pieces, cut after {limit.most}; it begins {text[:40]!r}"
+            found.add("cut text", f"{row.id}: {words}")
+
+
 def _check_sizes(found: Findings, row: Row, sizes: list[tuple[int, int]], size: int) -> None:
     side = min(min(one) for one in sizes)
     found.sides.append(side)
@@ -149,6 +184,8 @@ def main(arguments: list[str]) -> None:
     command.add_argument("--headers", action="store_true", help="read sizes only: quicker, finds no damage inside")
     command.add_argument("--index", type=Path, help="folder for the shards' tables of contents; else beside the shards")
     command.add_argument("--join", type=Path, help="JSON lines with more fields for the shards' samples")
+    command.add_argument("--max-tokens", type=int, metavar="N", help="note texts of more word pieces, which are cut")
+    command.add_argument("--text-encoder", default=PACKAGED, metavar="MODEL", help="whose word pieces, name or folder")
     options = parser.parse_args(arguments)
     columns = {}
     for column in options.column:
@@ -159,7 +196,8 @@ def main(arguments: list[str]) -> None:
     kind = options.kind or guess_kind(options.path)
     settings = {"kind": kind, "path": options.path, "columns": columns, "index": options.index, "join": options.join}
     source = open_source(SourceSettings(**settings))
-    found = check(source, options.size, options.headers)
+    limit = TextLimit.of(options.text_encoder, options.max_tokens) if options.max_tokens is not None else None
+    found = check(source, options.size, options.headers, limit)
     print(report(source, found, options.size))
     if found.errors:
         raise ValueError(f"{options.path}: {found.errors} things are wrong in {found.rows} rows, see above")

@@ -5,12 +5,12 @@ all chance in it. So a resumed run, and any number of processes and workers, see
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from .folders import FolderSource
 from .order import Lanes, Mixture, Order
@@ -53,6 +53,7 @@ class Reader:
 
     Attributes:
         kinds: the kinds of data that the sources hold: "pictures", "captions", "edits".
+        latest: of the row that this process used last: its source and its id.
     """
 
     def __init__(self, data: DataSettings, key: tuple[int, ...], batch: int):
@@ -67,6 +68,7 @@ class Reader:
             for number, (source, kept) in enumerate(zip(self.sources, self.kept, strict=True))
         ]
         self.held_out = [[(int(c), row) for c in np.flatnonzero(kept) for row in range(kept[c])] for kept in self.kept]
+        self.latest: tuple[str, str] | None = None
         self._lanes_met: set[int] = set()
         # Read and skipped rows of each source. The process itself has the first line, every worker one of its own, so
         # that none is lost.
@@ -94,11 +96,13 @@ class Reader:
                 chunk, row = order.locate(lane, first + attempt * AHEAD)
                 row += int(kept[chunk])
             try:
-                result = use(source.row(chunk, row))
+                found = source.row(chunk, row)
+                result = use(found)
             except Fault as fault:
                 self._count(number, fault)
             else:
                 self._count(number, None)
+                self.latest = (self.data.sources[number].path, found.id)
                 return result
         raise ValueError(
             f"{ATTEMPTS} rows in a row of {self.data.sources[number].path} cannot be used; "
@@ -136,6 +140,21 @@ class Reader:
                 f"{skipped} of {read} rows of {self.data.sources[number].path} cannot be used, the last one: {fault}; "
                 "python -m train data check says what is wrong"
             )
+
+
+def names(dataset: Dataset, samples: Iterable[int]) -> dict[str, list[str]]:
+    """Which rows the samples of a dataset are, for people who look for them: source → ids. Nothing where no reader
+    reads them, as drawn scenes.
+
+    The samples are read once more, since a row that cannot be used has given way to another one.
+    """
+    found: dict[str, list[str]] = {}
+    reader = getattr(dataset, "reader", None)
+    for sample in samples if reader is not None else ():
+        dataset[sample]
+        source, row = reader.latest
+        found.setdefault(source, []).append(row)
+    return found
 
 
 def _kept_rows(sizes: np.ndarray, wanted: int) -> np.ndarray:

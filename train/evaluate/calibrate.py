@@ -3,8 +3,7 @@
 Runs the checkpoint on validation edits whose true change is known, tries thresholds, and stores the best in the
 checkpoint's model_index.json. Best is what covers most of the true change among the settings that leave at least
 `KEPT` of the rest untouched. A model that is unsure where an edit belongs reaches that only by undoing edits: where
-none of those settings covers `COVERED`, the best sum of both shares is taken among those that leave `PROMISED`
-untouched, and among all where there are none.
+none of those settings covers `COVERED`, the best sum of both shares is taken.
 """
 
 import itertools
@@ -27,7 +26,6 @@ TAG = 60
 WHOLE_PICTURE = ("background_change", "style_change", "tone_transfer")
 LOCAL = tuple(name for name in CATEGORIES if name not in WHOLE_PICTURE)
 KEPT, COVERED = 0.97, 0.8
-PROMISED = 0.95
 LATENT_THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5, 2.0)
 # Where the transformer tells what changes; then small differences need not be told from noise by their size alone.
 CHANGE_PROBABILITIES, SMALL_LATENT_THRESHOLDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7), (0.0, 0.1, 0.2, 0.3)
@@ -80,10 +78,7 @@ def calibrate(pipe: RPiAEPipeline, per_category: int = 8, seed: int = 0) -> tupl
 def choose(trials: list[Trial]) -> Trial:
     """The best trial, as said above."""
     good = [trial for trial in trials if trial.kept >= KEPT and trial.covered >= COVERED]
-    if good:
-        return max(good, key=lambda trial: trial.covered)
-    promised = [trial for trial in trials if trial.kept >= PROMISED]
-    return max(promised or trials, key=lambda trial: trial.kept + trial.covered)
+    return max(good, key=lambda trial: trial.covered) if good else max(trials, key=lambda t: t.kept + t.covered)
 
 
 def store(folder: Path, settings: RegionSettings) -> None:

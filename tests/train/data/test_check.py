@@ -64,6 +64,34 @@ def test_small_pictures_are_a_note_while_they_are_more_than_half(tmp_path, capsy
     assert code == 0 and "note: enlarged: 2" in out
 
 
+def test_pictures_beside_class_folders_are_a_note(tmp_path, capsys):
+    for name in ("cat/a.png", "dog/b.png", "beside.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(0).save(tmp_path / name)
+    code, out, _ = run(capsys, tmp_path, "--size", 32)
+    assert code == 0 and "note: no class: 1\n    beside.png lies beside the class folders" in out
+    (tmp_path / "beside.png").unlink()
+    assert "no class" not in run(capsys, tmp_path, "--size", 32)[1]
+    for name in ("cat/a", "dog/b", "beside"):  # with words it is no data for classes
+        picture(0).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text("words")
+    assert "no class" not in run(capsys, tmp_path, "--size", 32)[1]
+
+
+def test_texts_that_the_text_encoder_would_cut_are_a_note(tmp_path, capsys):
+    write_captions(tmp_path, 3)
+    rows = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
+    rows[1]["caption"] = "a cat on a wall"  # seven word pieces with the first and the last
+    write_list(tmp_path, "captions.jsonl", rows)
+    assert "cut" not in run(capsys, tmp_path, "--size", 32, "--max-tokens", 7)[1]
+    code, out, _ = run(capsys, tmp_path, "--size", 32, "--max-tokens", 6)
+    assert code == 0 and "note: cut text: 1\n    row 2: 7 word pieces, cut after 6" in out
+    code, _, err = run(capsys, tmp_path, "--max-tokens", 6, "--text-encoder", tmp_path / "none")
+    assert code == 2 and "neither a local folder nor one of" in err
+    code, _, err = run(capsys, tmp_path, "--max-tokens", 6, "--text-encoder", tmp_path)
+    assert code == 2 and "holds no tokenizer" in err
+
+
 def test_headers_are_quicker_and_see_less(tmp_path, capsys):
     write_captions(tmp_path, 2)
     whole = (tmp_path / "1.png").read_bytes()

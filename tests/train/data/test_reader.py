@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -23,7 +24,8 @@ from tests.train.data.files import (
 )
 from train.data import join, reader
 from train.data.examples import Examples, PictureFiles
-from train.data.reader import Reader, open_source
+from train.data.pictures import PictureSettings, ScenePictures
+from train.data.reader import Reader, names, open_source
 from train.data.rows import Fault
 from train.data.settings import DataSettings, SourceSettings
 from train.data.shards import ShardSource
@@ -260,6 +262,17 @@ def test_a_sample_depends_on_its_number_alone(mixed):
     assert not torch.equal(examples(mixed, seed=1)[8]["noise"], alone[8]["noise"])
 
 
+def test_rows_of_every_kind_are_named(mixed):
+    found = examples(mixed)
+    shards, tables, own = (settings.path for settings in mixed.sources)
+    rows = names(found, range(40))
+    assert [len(rows[path]) for path in (shards, tables, own)] == [24, 12, 4]
+    expected = {shards: r"000\d\.tar/0000\d\d", tables: r"task_\d+", own: r"e\d"}
+    assert all(re.fullmatch(expected[path], row) for path, ids in rows.items() for row in ids)
+    drawn = ScenePictures(0, 20, 4, PictureSettings(crop=32))
+    assert names(drawn, range(4)) == {}
+
+
 def test_held_out_rows_are_not_trained_on(mixed):
     trained, checked = examples(mixed), examples(mixed, held_out=True)
     rows = []
@@ -284,6 +297,9 @@ def test_broken_rows_give_way_to_others_and_are_counted(tmp_path):
     assert counts["read"] - counts["skipped"] == 40 and counts["skipped"] >= 3
     again = examples(settings)
     assert [again[i]["texts"][0] for i in range(40)] == texts
+    # Of a batch that went wrong, the names are those of the rows that were really read.
+    rows = names(again, range(40))[str(tmp_path)]
+    assert rows == [f"row {int(text.removeprefix('picture ')) + 1}" for text in texts]
 
 
 def test_a_source_that_is_mostly_broken_stops_the_run(tmp_path):
