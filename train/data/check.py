@@ -3,7 +3,7 @@
     python -m train data check my-pictures
     python -m train data check "cc12m/*.tar" --column caption=caption_llava --headers
     python -m train data check omniedit/data --size 512
-    python -m train data check my-captions --max-tokens 256 --text-encoder weights/Qwen3-0.6B
+    python -m train data check my-captions --max-tokens 256 --text-encoder hf:Qwen/Qwen3-0.6B
 
 PATH is a folder (pictures, captions or edits), tar shards or parquet tables. Everything is read once, as training would
 read it. Exit code 2 when anything is wrong.
@@ -185,7 +185,7 @@ def main(arguments: list[str]) -> None:
     command.add_argument("--index", type=Path, help="folder for the shards' tables of contents; else beside the shards")
     command.add_argument("--join", type=Path, help="JSON lines with more fields for the shards' samples")
     command.add_argument("--max-tokens", type=int, metavar="N", help="note texts of more word pieces, which are cut")
-    command.add_argument("--text-encoder", default=PACKAGED, metavar="MODEL", help="whose word pieces, name or folder")
+    command.add_argument("--text-encoder", default=PACKAGED, metavar="MODEL", help="whose word pieces; as in a config")
     options = parser.parse_args(arguments)
     columns = {}
     for column in options.column:

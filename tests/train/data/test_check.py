@@ -87,7 +87,7 @@ def test_texts_that_the_text_encoder_would_cut_are_a_note(tmp_path, capsys):
     code, out, _ = run(capsys, tmp_path, "--size", 32, "--max-tokens", 6)
     assert code == 0 and "note: cut text: 1\n    row 2: 7 word pieces, cut after 6" in out
     code, _, err = run(capsys, tmp_path, "--max-tokens", 6, "--text-encoder", tmp_path / "none")
-    assert code == 2 and "neither a local folder nor one of" in err
+    assert code == 2 and "neither a local folder nor hf:org/name nor one of" in err
     code, _, err = run(capsys, tmp_path, "--max-tokens", 6, "--text-encoder", tmp_path)
     assert code == 2 and "holds no tokenizer" in err
 
