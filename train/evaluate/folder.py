@@ -83,7 +83,8 @@ def measure(
                 seen.append(space(original))
                 made.append(space(reconstruction))
             bar.update(len(original))
-    row = {"tokenizer": tokenizer.info.name, "source": tokenizer.info.source, "pictures": len(pictures)}
+    info = tokenizer.info
+    row = {"tokenizer": info.name, "source": info.source, "image size": pictures.size, "pictures": len(pictures)}
     row |= {name: float(np.mean(numbers)) if numbers else None for name, numbers in values.items()}
     row |= {"lpips net": lpips, "lpips missing": missing, "feature space": space.name if space else None, "rfid": None}
     if space is not None:
@@ -93,19 +94,23 @@ def measure(
 
 
 def markdown(rows: list[dict]) -> str:
-    """The rows as one table, with the feature space and LPIPS net that its columns are of."""
+    """The rows as one table, with the feature space and LPIPS net that its columns are of. Where tokenizers work at
+    different sizes it says that they saw different pixels."""
     first = rows[0]
     space = first["feature space"] or "none"
     lines = [
-        f"| tokenizer | source | pictures | rFID ({space}) | PSNR | SSIM | LPIPS ({first['lpips net']}) |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| tokenizer | source | pixels | pictures | rFID ({space}) | PSNR | SSIM | LPIPS ({first['lpips net']}) |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         numbers = [(row["rfid"], ".3f"), (row["psnr"], ".2f"), (row["ssim"], ".3f"), (row["lpips"], ".3f")]
-        cells = [row["tokenizer"], row["source"], str(row["pictures"])]
+        size = row["image size"]
+        cells = [row["tokenizer"], row["source"], f"{size} x {size}", str(row["pictures"])]
         cells += ["-" if value is None else format(value, form) for value, form in numbers]
         lines.append("| " + " | ".join(cells) + " |")
     notes = {row["lpips missing"] for row in rows if row["lpips missing"]}
+    if len({row["image size"] for row in rows}) > 1:
+        notes.add("Each tokenizer saw the pictures at its own size: compare rows of one size only.")
     return "\n".join([*lines, *(f"\n{note}" for note in sorted(notes))])
 
 

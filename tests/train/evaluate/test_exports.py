@@ -15,8 +15,10 @@ from PIL import Image
 
 from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel, RPiAEPipeline
 from train.__main__ import main
-from train.evaluate import exports
-from train.evaluate.exports import archive, classes, dpg, gedit, geneval, paint_all
+from train.evaluate import painting
+from train.evaluate.benchmarks import dpg, gedit, geneval, shortened
+from train.evaluate.class_samples import archive, classes
+from train.evaluate.painting import paint_all, picture_seed
 from train.evaluate.samples import PictureArchive
 
 SIDE = 24
@@ -98,7 +100,7 @@ def test_dpg_as_its_compute_dpg_bench_reads_it(dpg_prompts, tmp_path):
         assert sheet.size == (2 * SIDE, 2 * SIDE) and path.suffix == ".png"
         corners = [(0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE)]  # in the scorer's order
         for number, (left, top) in enumerate(corners):
-            seed = exports.picture_seed(0, path.stem, number)
+            seed = picture_seed(0, path.stem, number)
             [expected] = alone([""], [torch.Generator().manual_seed(seed)], None)
             assert np.array_equal(sheet.crop((left, top, left + SIDE, top + SIDE)), expected)
 
@@ -184,16 +186,16 @@ def test_two_machines_may_write_files_of_one_name_at_once(tmp_path):
 
     def write(part):
         part.write_text("one's")
-        exports._place(files[1], lambda other: other.write_text("the other's"), tmp_path / "out")
+        painting._place(files[1], lambda other: other.write_text("the other's"), tmp_path / "out")
 
-    exports._place(files[0], write, tmp_path / "out")
+    painting._place(files[0], write, tmp_path / "out")
     assert [file.read_text() for file in files] == ["one's", "the other's"]
 
 
 def test_long_prompts_are_shortened_to_what_the_model_reads(smoke_checkpoint, dpg_prompts, tmp_path):
     encoder = RPiAEPipeline.from_pretrained(smoke_checkpoint).text_encoder
     (dpg_prompts / "zoo.txt").write_text("a very long story of a dog " * 40)
-    items, cut = exports.shortened(dpg(dpg_prompts, tmp_path / "out"), encoder)
+    items, cut = shortened(dpg(dpg_prompts, tmp_path / "out"), encoder)
     assert (
         cut == 1
         and items[-1].prompt.startswith("a very long story")
@@ -211,7 +213,7 @@ def test_command_draws_with_a_checkpoint(smoke_checkpoint, geneval_prompts, tmp_
     assert all(picture.shape == (256, 256, 3) for picture in pictures.values())
     assert "4 files" in capsys.readouterr().out and not (tmp_path / ".geneval.part").exists()
     pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint).to(PartialState().device)
-    generator = torch.Generator().manual_seed(exports.picture_seed(0, "00001", 1))
+    generator = torch.Generator().manual_seed(picture_seed(0, "00001", 1))
     alone = pipe(prompt=GENEVAL[1]["prompt"], generator=generator, num_inference_steps=2).images[0]
     difference = np.abs(np.asarray(alone, dtype=int) - pictures["00001/samples/0001.png"])
     assert difference.max() <= 1  # sums of another batch may round the other way
@@ -282,7 +284,7 @@ def test_command_draws_classes_into_an_archive(ten_classes, tmp_path, capsys):
     pipe = ClassConditionalPipeline.from_pretrained(ten_classes / "checkpoint").to(PartialState().device)
     weak = LightningDiT2DModel.from_pretrained(ten_classes / "weak").to(pipe.device)
     alone = pipe(
-        items[7].prompt, generator=torch.Generator().manual_seed(exports.picture_seed(0, "000007", 0)),
+        items[7].prompt, generator=torch.Generator().manual_seed(picture_seed(0, "000007", 0)),
         num_inference_steps=3, guidance_scale=2.05, weak_transformer=weak, output_type="pt",
     ).images[0]  # fmt: skip
     assert (255 * alone.permute(1, 2, 0).cpu() - 1 - 1e-2 < torch.from_numpy(array[7])).all()  # cut, not rounded

@@ -103,6 +103,8 @@ def test_numbers_of_a_known_tokenizer(folder):
     assert row["pictures"] == 5 and row["feature space"] == "mean colours"
     text = markdown([row])
     assert "rFID (mean colours)" in text and f"{row['psnr']:.2f}" in text
+    assert f"| {SIDE} x {SIDE} | 5 |" in text and "own size" not in text
+    assert "at its own size: compare rows of one size only" in markdown([row, row | {"image size": 256}])
     assert measure(Dimmer(), pictures, Colours(), batch=5)["psnr"] == pytest.approx(row["psnr"])
     assert measure(Dimmer(), PictureFolder(folder, SIDE, limit=2), None)["rfid"] is None
 
