@@ -32,7 +32,18 @@ class CompareTab:
                     info=say("tokenizers.help"),
                     elem_id="compare-tokenizers",
                 )
+                self.prompt = gr.Textbox(
+                    label=say("compare.prompt"),
+                    info=say("compare.prompt.help"),
+                    placeholder=say("instruction.placeholder"),
+                    lines=2,
+                    max_lines=6,
+                    elem_id="compare-prompt",
+                )
                 room.add_buttons()
+                self.seed = gr.Number(
+                    0, label=say("seed"), info=say("compare.seed.help"), precision=0, elem_id="compare-seed"
+                )
                 self.fit = gr.Radio(
                     [(say(f"fit.{fit}"), fit) for fit in FITS],
                     value=FITS[0],
@@ -48,18 +59,25 @@ class CompareTab:
     def wire(self, demo: gr.Blocks) -> None:
         """Connects every control of the tab."""
         room = self.room
-        room.wire(self._request, [self.picture, self.tokenizers, self.fit], validator=self._check)
+        asked = [self.picture, self.tokenizers, self.fit, self.prompt, self.seed]
+        room.wire(self._request, asked, validator=self._check)
         describe_upload(self.service, self.picture, self.note, editing=False)
         self.picture.change(self._offer_fit, self.picture, self.fit, **QUIET)
-        form = [room.job, self.picture, self.tokenizers, self.fit, self.weights.missing]
+        form = [room.job, *asked, self.weights.missing]
         self.weights.wire(self._fetched, [self.tokenizers], [self.tokenizers, self.weights.missing])
-        restored = demo.load(self._restore, room.last, form, **QUIET)
+        room.keep_draft(self.prompt)
+        restored = demo.load(self._restore, [room.last, room.draft], form, **QUIET)
         room.follow_after(restored.then)
 
-    def _request(self, path: str | None, names: list[str], fit: str | None) -> CompareRequest:
+    def _request(
+        self, path: str | None, names: list[str], fit: str | None, prompt: str | None, seed: int | None
+    ) -> CompareRequest:
+        words = {"prompt": prompt or "", "seed": seed or 0}
+        if not path and words["prompt"].strip():
+            return CompareRequest(None, tuple(names), **words)
         source = self.service.picture(path)
         whole = source.width == source.height  # the choice is hidden, and may be that of a picture before
-        return CompareRequest(source=source, tokenizers=tuple(names), fit=FITS[0] if whole else fit or FITS[0])
+        return CompareRequest(source, tuple(names), FITS[0] if whole else fit or FITS[0], **words)
 
     def _offer_fit(self, path: str | None) -> Any:
         """There is a choice where the picture is no square."""
@@ -69,21 +87,24 @@ class CompareTab:
             return gr.Radio(visible=False)
 
     @staticmethod
-    def _check(path: str | None, names: list[str], fit: str | None) -> list[dict[str, Any]]:
+    def _check(
+        path: str | None, names: list[str], fit: str | None, prompt: str | None, seed: int | None
+    ) -> list[dict[str, Any]]:
         return [
-            gr.validate(bool(path), say("error.no_picture")),
+            gr.validate(bool(path or (prompt or "").strip()), say("error.no_picture")),
             gr.validate(bool(names), say("error.no_tokenizer")),
-            gr.validate(True, ""),
+            *[gr.validate(True, "")] * 3,
         ]
 
-    def _restore(self, last: str) -> tuple[Any, ...]:
+    def _restore(self, last: str, draft: str) -> tuple[Any, ...]:
         snapshot = self.room.jobs.snapshot(last) if last else None
         if snapshot is None:
-            return "", gr.skip(), self.chips([]), gr.skip(), self.weights.offer()
+            return "", gr.skip(), self.chips([]), gr.skip(), draft or "", gr.skip(), self.weights.offer()
         path = source_path(self.room.jobs, snapshot.record)
         asked = snapshot.record.request
         chips, fit = self.chips(asked["tokenizers"]), gr.Radio(value=asked.get("fit", FITS[0]))
-        return last, path or gr.skip(), chips, fit, self.weights.offer()
+        prompt, seed = draft or asked.get("prompt", ""), asked.get("seed", 0)
+        return last, path or gr.skip(), chips, fit, prompt, seed, self.weights.offer()
 
     def chips(self, chosen: list[str]) -> gr.CheckboxGroup:
         """The tokenizers that there are now, those of `chosen` ticked that are among them, else the first."""

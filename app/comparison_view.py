@@ -15,11 +15,12 @@ from typing import Any
 from app.comparison_files import KINDS, file_name
 from app.store import Record
 from app.texts import say, tokenizer_label
-from app.views import address
+from app.views import address, duration
 from app.widgets import card
 
 Row = dict[str, Any]
-COLUMNS = ("psnr", "ssim", "lpips", "latent", "compression", "encode", "decode", "parameters")
+COLUMNS = ("size", "psnr", "ssim", "lpips", "latent", "compression", "encode", "decode", "parameters", "drawn")
+OF_PICTURE = ("psnr", "ssim", "lpips", "encode", "decode")  # columns that there are only when there is a picture
 BEST = {"psnr": max, "ssim": max, "lpips": min}  # which value of a column is set in bold
 LAYERS = {"reconstruction": "reconstruction", "error": "error_map", "latent": "latent_map"}  # shown: in the record
 ZOOM, ZOOM_MOST, GAIN, GAIN_MOST = 4, 16, 5, 20
@@ -29,16 +30,27 @@ def comparison(record: Record) -> str:
     """The finished place of a comparison."""
     if not record.rows:
         return card(record.message) if record.finished else ""
-    shown = [row for row in record.rows if row["reconstruction"]]
-    source = record.source
-    notes = [say("table.size", width=source["width"], height=source["height"])]
-    notes += [say("table.crop")] * (record.request.get("fit") == "crop") + [say("table.help")]
-    notes += sorted({row["lpips_reason"] for row in record.rows if row.get("lpips_reason")})
+    notes = escape(" ".join(_notes(record)))
     return (
         f'<section class="compare" style="--zoom:{ZOOM};--x:50;--y:50;--gain:{GAIN}">'
-        f'{table(record.rows)}<p class="note">{escape(" ".join(notes))}</p>{_downloads(record)}'
-        f"{_views(record, shown) if shown else ''}</section>"
+        f'{table(record.rows)}<p class="note">{notes}</p>{_downloads(record)}{_views(record)}</section>'
     )
+
+
+def _notes(record: Record) -> list[str]:
+    """What the numbers and pictures are of."""
+    source, rows, notes = record.source, record.rows, []
+    sizes = sorted({row["image_size"] for row in rows if row.get("image_size")})
+    if source:
+        given = say("table.given", width=source["width"], height=source["height"])
+        both = say("comma").join(str(size) for size in sizes)
+        notes = [say("table.sizes", sizes=both) if len(sizes) > 1 else given]
+        notes += [say("table.crop")] * (record.request.get("fit") == "crop") + [say("table.help")]
+        notes += sorted({row["lpips_reason"] for row in rows if row.get("lpips_reason")})
+    if record.request.get("prompt"):
+        asked = {name: record.request.get(name) for name in ("prompt", "seed")}
+        notes.append(say("draw.edited" if source else "draw.drawn", **asked))
+    return notes
 
 
 # the numbers
@@ -47,29 +59,38 @@ def comparison(record: Record) -> str:
 def table(rows: Iterable[Row]) -> str:
     """The numbers of a comparison; a tokenizer that failed keeps its row with the reason."""
     rows = list(rows)
-    head = "".join(f'<th scope="col">{say("table." + column)}</th>' for column in ("tokenizer", *COLUMNS))
+    asked = any(row.get("prompt") for row in rows)
+    columns = [column for column in COLUMNS if asked or column != "drawn"]
+    if asked and not any(row["reconstruction"] for row in rows):
+        columns = [column for column in columns if column not in OF_PICTURE]
+    head = "".join(f'<th scope="col">{say("table." + column)}</th>' for column in ("tokenizer", *columns))
     best = {name: _best(rows, name, choose) for name, choose in BEST.items()}
-    body = "".join(_row(row, best) for row in rows)
+    body = "".join(_row(row, columns, best) for row in rows)
     return (
         f'<div class="table" role="region" tabindex="0" aria-label="{say("table")}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _best(rows: list[Row], name: str, choose: Any) -> float | None:
-    """The value to point out: there is none among fewer than two."""
-    values = [row[name] for row in rows if row[name] is not None]
-    return choose(values) if len(values) > 1 else None
+def _best(rows: list[Row], name: str, choose: Any) -> dict[int | None, float]:
+    """The value to point out among the tokenizers of each picture size: there is none among fewer than two."""
+    values: dict[int | None, list[float]] = {}
+    for row in rows:
+        if row[name] is not None:
+            values.setdefault(row.get("image_size"), []).append(row[name])
+    return {size: choose(some) for size, some in values.items() if len(some) > 1}
 
 
-def _row(row: Row, best: dict[str, float | None]) -> str:
+def _row(row: Row, columns: list[str], best: dict[str, dict[int | None, float]]) -> str:
     name = escape(tokenizer_label(row["name"]))
     if row["error"]:
-        cells = f'<td colspan="{len(COLUMNS)}" class="failed">{escape(row["error"])}</td>'
+        cells = f'<td colspan="{len(columns)}" class="failed">{escape(row["error"])}</td>'
         return f'<tr><th scope="row">{name}</th>{cells}</tr>'
     about = [row.get("source"), row.get("licence") and say("table.licence", licence=row["licence"])]
     words = f'<span class="from">{escape(" · ".join(filter(None, about)))}</span>'
+    size = row.get("image_size")
     values = {
+        "size": f"{size} × {size}" if size else "–",
         "psnr": _number(row["psnr"], "{:.2f}"),
         "ssim": _number(row["ssim"], "{:.4f}"),
         "lpips": _number(row["lpips"], "{:.4f}"),
@@ -78,13 +99,21 @@ def _row(row: Row, best: dict[str, float | None]) -> str:
         "encode": _number(row["encode_ms"], "{:.0f}"),
         "decode": _number(row["decode_ms"], "{:.0f}"),
         "parameters": _number(row["parameters"] and row["parameters"] / 1e6, "{:.1f} M"),
+        "drawn": escape(_drawing(row)),
     }
-    bold = {column for column, value in best.items() if value is not None and row[column] == value}
+    bold = {column for column, of_size in best.items() if size in of_size and row[column] == of_size[size]}
     cells = "".join(
-        f"<td><strong>{value}</strong></td>" if column in bold else f"<td>{value}</td>"
-        for column, value in values.items()
+        f"<td><strong>{values[column]}</strong></td>" if column in bold else f"<td>{values[column]}</td>"
+        for column in columns
     )
     return f'<tr><th scope="row">{name}{words}</th>{cells}</tr>'
+
+
+def _drawing(row: Row) -> str:
+    """How a tokenizer's own model did, or why it did nothing."""
+    if row.get("draw_error") or not row.get("prompt"):
+        return row.get("draw_error") or ""
+    return say("draw.cell", steps=row["steps"], seconds=duration(row["draw_seconds"]))
 
 
 def _number(value: float | None, form: str) -> str:
@@ -102,16 +131,54 @@ def _downloads(record: Record) -> str:
 # the pictures
 
 
-def _views(record: Record, shown: list[Row]) -> str:
+def _views(record: Record) -> str:
+    """The ways to look at them, as many as there are pictures for."""
+    tiles, pictures = _pictures(record)
+    shown = [row for row in record.rows if row["reconstruction"]]
+    if not (shown or any(row.get("drawn") for row in record.rows)):
+        return ""
     name = f"c{record.id[:8]}"
-    views = ["side", "slide"] + (["blind"] if len(shown) > 1 else [])
-    panels = _side(record, shown, name) + _slide(record, shown, name)
-    panels += _blind(record, shown) if len(shown) > 1 else ""
+    panels = {"side": _side(tiles, shown, name)}
+    if len(pictures) > 1:
+        panels["slide"] = _slide(record, pictures, name)
+    if len(shown) > 1:
+        panels["blind"] = _blind(record, shown)
     place = escape(_open("compare.place", "x", "y", "zoom"))
     return (
-        f'<div class="bar">{_choice("view", views, f"{name}v", say("view"))}{_magnify(name)}</div>'
-        f'{panels}<p class="aloud" role="status" data-place="{place}"></p>'
+        f'<div class="bar">{_choice("view", list(panels), f"{name}v", say("view"))}{_magnify(name)}</div>'
+        f'{"".join(panels.values())}<p class="aloud" role="status" data-place="{place}"></p>'
     )
+
+
+def _pictures(record: Record) -> tuple[list[str], list[tuple[str, str]]]:
+    """Everything there is to see, in order, as tiles and as (name, address): the original, and of each tokenizer its
+    reconstruction and what its own model made."""
+    tiles, pictures = [], []
+    if record.source:
+        view = record.source["view"]
+        tiles.append(_tile(record, say("view.original"), {"original": (view, say("view.original"))}))
+        pictures.append((say("view.original"), address(record, view)))
+    for row in record.rows:
+        label = tokenizer_label(row["name"])
+        if row["reconstruction"]:
+            files = {kind: row.get(part) for kind, part in LAYERS.items()}
+            layers = {kind: (file, f"{label}: {say(f'compare.layer.{kind}')}") for kind, file in files.items() if file}
+            tiles.append(_tile(record, label, layers))
+            pictures.append((label, address(record, row["reconstruction"])))
+        if row.get("drawn"):
+            made = say("draw.of.edit" if record.source else "draw.of.prompt", label=label)
+            caption = f"{made} · {duration(row['draw_seconds'])}"
+            tiles.append(_tile(record, caption, {"drawn": (row["drawn"], f"{made}: {row['prompt']}")}))
+            pictures.append((made, address(record, row["drawn"])))
+    return tiles, pictures
+
+
+def _shape(record: Record) -> tuple[int, int]:
+    """Width and height of all pictures; those that were drawn from words alone are squares."""
+    if record.source:
+        return record.source["width"], record.source["height"]
+    side = max((row["image_size"] for row in record.rows if row.get("image_size")), default=1)
+    return side, side
 
 
 def _choice(kind: str, values: list[str], name: str, legend: str) -> str:
@@ -134,7 +201,8 @@ def _magnify(name: str) -> str:
 
 def _tile(record: Record, label: str, layers: dict[str, tuple[str, str]]) -> str:
     """One picture of the grid. `layers`: kind → (file, alternative text); each also stands in the lens."""
-    shape = f"--w:{record.source['width']};--h:{record.source['height']}"
+    width, height = _shape(record)
+    shape = f"--w:{width};--h:{height}"
     whole = "".join(
         f'<img class="{kind}" src="{address(record, file)}" alt="{escape(alt)}">'
         for kind, (file, alt) in layers.items()
@@ -148,13 +216,10 @@ def _tile(record: Record, label: str, layers: dict[str, tuple[str, str]]) -> str
     )
 
 
-def _side(record: Record, shown: list[Row], name: str) -> str:
-    tiles = [_tile(record, say("view.original"), {"original": (record.source["view"], say("view.original"))})]
-    for row in shown:
-        label = tokenizer_label(row["name"])
-        files = {kind: row.get(part) for kind, part in LAYERS.items()}
-        layers = {kind: (file, f"{label}: {say(f'compare.layer.{kind}')}") for kind, file in files.items() if file}
-        tiles.append(_tile(record, label, layers))
+def _side(tiles: list[str], shown: list[Row], name: str) -> str:
+    """All pictures side by side; with reconstructions (`shown`) also their errors and latents in their places."""
+    if not shown:
+        return f'<div class="panel side">{_tiles(tiles)}</div>'
     kinds = [kind for kind, part in LAYERS.items() if any(row.get(part) for row in shown)]
     shares = [
         f"{tokenizer_label(row['name'])} {100 * row['latent_share']:.0f} %"
@@ -181,9 +246,7 @@ def _tiles(tiles: list[str]) -> str:
     )
 
 
-def _slide(record: Record, shown: list[Row], name: str) -> str:
-    pictures = [(say("view.original"), address(record, record.source["view"]))]
-    pictures += [(tokenizer_label(row["name"]), address(record, row["reconstruction"])) for row in shown]
+def _slide(record: Record, pictures: list[tuple[str, str]], name: str) -> str:
     left, right = pictures[:2]
 
     def pick(side: str, chosen: tuple[str, str]) -> str:
@@ -199,7 +262,8 @@ def _slide(record: Record, shown: list[Row], name: str) -> str:
         f"<span>{escape(words)}</span></label>"
         for mode, words in (("split", say("view.split")), ("before", left[0]), ("after", right[0]))
     )
-    shape = f"--w:{record.source['width']};--h:{record.source['height']}"
+    width, height = _shape(record)
+    shape = f"--w:{width};--h:{height}"
     keys = escape(say("compare.divider.keys"))
     return (
         f'<div class="panel slide"><div class="pair">{pick("before", left)}{pick("after", right)}</div>'

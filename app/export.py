@@ -39,7 +39,8 @@ def entries(store: Store, record: Record) -> Iterator[tuple[str, Path | str]]:
             yield f"{path.stem}.json", json.dumps(picture.get("recipe"), ensure_ascii=False, indent=1)
     if record.rows:
         stem = f"compare_{record.id[:8]}"
-        files = {row["reconstruction"] for row in record.rows} | {record.source["file"] if record.source else None}
+        files = {row.get(part) for row in record.rows for part in ("reconstruction", "drawn")}
+        files |= {record.source["file"] if record.source else None}
         for name in sorted(filter(None, files)):
             path = store.file(record.id, name)
             if path is not None:

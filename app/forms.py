@@ -40,7 +40,7 @@ class Forms:
         rooms = [part for tab in self.all.values() for part in (tab.room.job, tab.room.last)]
         of_edit = [edit.picture, edit.kept, edit.fresh, *edit.fields.values(), edit.area.mode, edit.area.file]
         of_generate = [generate.fresh, generate.seed, *generate.form]
-        of_compare = [compare.picture, compare.tokenizers, compare.fit]
+        of_compare = [compare.picture, compare.tokenizers, compare.fit, compare.prompt, compare.seed]
         return [self.opened, self.tabs, *rooms, *of_edit, *of_generate, *of_compare]
 
     def follow_after(self, event: Any) -> None:
@@ -75,7 +75,9 @@ class Forms:
             source = source_path(self.jobs, record)
             found = {self.compare.tokenizers: self.compare.chips(record.request["tokenizers"])}
             found |= {self.compare.fit: record.request.get("fit", FITS[0])}
-            found |= {self.compare.picture: source} if source else {}
+            found |= {self.compare.picture: source}  # none where words alone were drawn
+            found |= {self.compare.prompt: record.request.get("prompt", "")}
+            found |= {self.compare.seed: record.request.get("seed", 0)}
             return found | {self.tabs: gr.Tabs(selected="compare")}
         found = settings.from_record(record, self.edit.service.defaults)
         return self.fill(found, record, kept) if found else {}

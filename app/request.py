@@ -170,15 +170,22 @@ class ReconstructRequest(_Request):
 @dataclass(frozen=True)
 class CompareRequest(_Request):
     """One picture through several tokenizers, by name. `fit`: how a picture that is no square becomes one for them,
-    with white bars ("pad") or cut to its middle ("crop")."""
+    with white bars ("pad") or cut to its middle ("crop"). With `prompt` the tokenizers' own models edit the picture
+    by it or, where `source` is None, draw it; all from one seed."""
 
     kind: ClassVar[str] = "compare"
-    source: Image.Image
+    source: Image.Image | None
     tokenizers: tuple[str, ...]
     fit: str = FITS[0]
+    prompt: str = ""
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        _picture(self.source)
+        object.__setattr__(self, "prompt", _words(self.prompt, None))
+        seed = _whole("seed", self.seed, 0, SEED_MAX)
+        object.__setattr__(self, "seed", seed if self.prompt else 0)  # it is of what is drawn
+        if self.source is not None or not self.prompt:
+            _picture(self.source)
         if self.fit not in FITS:
             raise ValueError(say("error.fit", value=repr(self.fit)[:40]))
         names = self.tokenizers
@@ -187,6 +194,11 @@ class CompareRequest(_Request):
         if not names:
             raise ValueError(say("error.no_tokenizer"))
         object.__setattr__(self, "tokenizers", tuple(dict.fromkeys(names)))
+
+    def to_json(self) -> dict[str, Any]:
+        """As all requests; without a prompt as it was before there were any."""
+        plain = super().to_json()
+        return plain if self.prompt else {name: plain[name] for name in plain if name not in ("prompt", "seed")}
 
 
 Request = GenerateRequest | EditRequest | ReconstructRequest | CompareRequest

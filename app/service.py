@@ -31,6 +31,7 @@ from app.request import CompareRequest, EditRequest, GenerateRequest, Reconstruc
 from app.texts import say
 
 if TYPE_CHECKING:
+    from rpiae.pipeline import RPiAEPipeline
     from rpiae.recipe import Recipe
     from rpiae.tokenizers import Tokenizer
 
@@ -82,7 +83,7 @@ class Service:
         self.warm = warm
         self.failure: str | None = None
         self.freed = False
-        self.comparison = Comparison(self._tokenizer, lambda: self.side, lambda: self.device or "cpu")
+        self.comparison = Comparison(self._tokenizer, lambda: self.side, lambda: self.device or "cpu", self._editor)
         self._held: Held | None = None
         self._first = self.checkpoint  # the command line's: only this one is fetched without another word
         self._loading = threading.RLock()
@@ -260,6 +261,11 @@ class Service:
         """The loaded checkpoint's tokenizer; the same weights, not a second copy."""
         self.load()
         return self._held.tokenizer
+
+    def _editor(self) -> RPiAEPipeline | None:
+        """The loaded checkpoint, where it draws from text; the same weights, too."""
+        self.load()
+        return self._held.pipeline if self._held.place.kind == EDITOR else None
 
     # before a request: what the page asks about pictures and tokenizers
 

@@ -293,12 +293,11 @@ class Store:
         return about
 
     def _put_row(self, home: Path, row: Row) -> dict[str, Any]:
-        parts = ("reconstruction", "error_map", "latent_map")
+        parts = [f.name for f in fields(row) if isinstance(getattr(row, f.name), Image.Image)]
         plain = asdict(replace(row, **dict.fromkeys(parts)))
         stem = re.sub(r"[^a-z0-9]+", "_", row.name.lower())
         for part in parts:
-            if (image := getattr(row, part)) is not None:
-                plain[part] = self._put(home, f"{stem}_{part}.png", image)["file"]
+            plain[part] = self._put(home, f"{stem}_{part}.png", getattr(row, part))["file"]
         return plain
 
 

@@ -200,38 +200,49 @@ def reconstruct(
 
 @app.command()
 def compare(
-    picture: Picture,
     output: Output,
+    picture: Annotated[
+        Path | None, typer.Argument(help="In any common format; with --prompt not needed.", show_default=False)
+    ] = None,
     tokenizers: Annotated[
         str, typer.Option(help="Names with commas; name=source for a folder, hf:org/name or random weights.")
     ] = "rpiae",
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="What each tokenizer's own model draws or, with a picture, the instruction to edit it by."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of what is drawn for --prompt.")] = 0,
     table: Annotated[
         Path | None, typer.Option(help="Write the numbers, unrounded: to a .csv or a .json file.")
     ] = None,
     device: Device = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Show on one sheet what tokenizers make of a picture: PSNR, SSIM, times, errors and latents."""
+    """Show on one sheet what tokenizers make of a picture: PSNR, SSIM, times, errors and latents; with --prompt also
+    what diffusion models draw on their latents."""
+    from dataclasses import replace
+
     from . import images, recipe
-    from .tokenizers import NAMES, compact, load
+    from .tokenizers import load
     from .tokenizers.comparison import Comparison, as_csv, as_json, sheet
     from .tokenizers.comparison import compare as measure
+    from .tokenizers.drawing import drawn_by
 
     recipe.check_writable(output)
     if table is not None and (table.suffix not in (".csv", ".json") or not table.parent.is_dir()):
         raise ValueError(f"--table must end in .csv or .json, in a folder that is there, not '{table}'.")
-    source = images.load(picture)
-    wanted = [entry.strip().partition("=")[::2] for entry in tokenizers.split(",") if entry.strip()]
-    known = [*NAMES, *compact.names()]
-    for name, _ in wanted:
-        if name not in known:
-            raise ValueError(f"There is no tokenizer {name!r}. Use one of: {', '.join(known)}.")
-    if not wanted:
-        raise ValueError("--tokenizers names none. Write for example: --tokenizers rpiae,sd-vae")
+    if prompt is not None:
+        _check_text(prompt, "prompt", "a cat to the left of a red car")
+    elif picture is None:
+        raise ValueError("There is nothing to compare: name a picture, or write what to draw as --prompt.")
+    source = None if picture is None else images.load(picture)
+    wanted = _tokenizers(tokenizers)
     place, rows = _place(device, dtype), []
     for name, origin in wanted:
         try:
-            rows.append(measure(load(name, origin or None).to(*place), source))
+            tokenizer = load(name, origin or None).to(*place)
+            drawing = None if prompt is None else drawn_by(tokenizer, origin or None, prompt, source, seed)
+            rows.append(replace(measure(tokenizer, source), drawing=drawing))
         except ValueError as error:  # one that is not there is no reason to hold back the others
             rows.append(Comparison(name, reason=_one_line(error)))
     if not any(row.info for row in rows):
@@ -239,7 +250,7 @@ def compare(
     recipe.save_png(sheet(source, rows), output)
     if table is not None:
         numbers = [row.numbers() for row in rows]
-        about = {"width": source.width, "height": source.height, "sha256": recipe.pixels_sha256(source)}
+        about = source and {"width": source.width, "height": source.height, "sha256": recipe.pixels_sha256(source)}
         table.write_text(as_csv(numbers) if table.suffix == ".csv" else as_json(numbers, picture=about), "utf-8")
     for row in rows:
         typer.echo(f"{row.name}: {', '.join(row.facts()[1:])}", err=row.info is None)
@@ -296,6 +307,20 @@ def convert(
         source, folder, transformer, encoder_heads, decoder_heads, heads, bridge, _place("cpu", dtype)[1]
     )  # fmt: skip
     typer.echo(f"{folder}: {kind}")
+
+
+def _tokenizers(names: str) -> list[tuple[str, str]]:
+    """ "rpiae,sd-vae=random" as pairs of a name and a source, "" for none; ValueError for a name that there is not."""
+    from .tokenizers import NAMES, compact
+
+    wanted = [entry.strip().partition("=")[::2] for entry in names.split(",") if entry.strip()]
+    known = [*NAMES, *compact.names()]
+    for name, _ in wanted:
+        if name not in known:
+            raise ValueError(f"There is no tokenizer {name!r}. Use one of: {', '.join(known)}.")
+    if not wanted:
+        raise ValueError("--tokenizers names none. Write for example: --tokenizers rpiae,sd-vae")
+    return wanted
 
 
 def _pipeline(checkpoint: str | None, device: str | None, dtype: str) -> tuple["RPiAEPipeline", dict]:

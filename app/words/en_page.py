@@ -122,6 +122,10 @@ PAGE = {
     "fit.crop": "Cut to the middle",
     "tokenizers": "Tokenizers",
     "tokenizers.help": "Each takes the picture apart and puts it together again.",
+    "compare.prompt": "Prompt or instruction",
+    "compare.prompt.help": "Not needed. Each tokenizer's own model edits the picture by it or, without a picture, "
+    "draws it.",
+    "compare.seed.help": "The same for all of them.",
     "run.edit": "Edit",
     "run.generate": "Generate",
     "run.compare": "Compare",

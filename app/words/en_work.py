@@ -107,8 +107,20 @@ WORK = {
     "shown, over the picture itself without its white margin.",
     "table": "Numbers of the comparison",
     "table.licence": "licence {licence}",
-    "table.size": "All tokenizers were given the same {width} × {height} pixels.",
-    "table.crop": "They are the picture's middle, cut to a square.",
+    "table.size": "Pixels",
+    "table.drawn": "Own model",
+    "table.given": "All tokenizers were given the same {width} × {height} pixels.",
+    "table.sizes": "Each tokenizer was given the picture at its own size, {sizes} pixels a side: numbers compare only "
+    "within one size, and for each the best are in bold.",
+    "table.crop": "Compared is the picture's middle, cut to a square.",
+    "draw.edited": "Edited by each tokenizer's own model with its own settings, no pixels of the original put back: "
+    "“{prompt}”, seed {seed}.",
+    "draw.drawn": "Drawn by each tokenizer's own model with its own settings: “{prompt}”, seed {seed}.",
+    "draw.cell": "{steps} steps, {seconds}",
+    "draw.of.edit": "{label}, edited",
+    "draw.of.prompt": "{label}, drawn",
+    "draw.none": "has no model of its own here",
+    "draw.stopped": "stopped before it was ready",
     # mistakes
     "error.cannot.edit": "The loaded checkpoint {can}; it cannot edit. Load one that edits in Models.",
     "error.cannot.text": "The loaded checkpoint {can}, not from text. Load one that draws from text in Models.",

@@ -2,7 +2,9 @@
 learned as SD-VAE, VA-VAE, a VQGAN, RAE, FAE or RPiAE do.
 
 They are the study's own: the names of the published tokenizers say whose idea each follows, not whose weights it has.
-Folders `assets/tokenizers/compact-*`, written by `python -m train study CONFIG --export`.
+Folders `assets/tokenizers/compact-*`, written by `python -m train study CONFIG --export`: a pipeline's, with the
+tokenizer in `vae` and, where there was room for it, the study's generator on its latents beside it
+(`rpiae.tokenizers.drawing`).
 """
 
 import os
@@ -18,7 +20,7 @@ from ..layers import map_to_tokens, patchify, tokens_to_map, unpatchify
 from ..loading import CONFIG, read_json, resolve
 from . import COMPACT, published
 from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
-from .rpiae import licence
+from .rpiae import licence, tokenizer_home
 
 SOURCE = "compact, trained here for the study"
 FIT_ROUNDS = 10  # of k-means, when a codebook starts
@@ -128,7 +130,7 @@ class CompactTokenizer(ModelTokenizer):
 
 def names() -> list[str]:
     """Of all that are in assets/tokenizers, in alphabetical order."""
-    return sorted(file.parent.name for file in published.ASSETS.glob(f"{COMPACT}*/{CONFIG}"))
+    return sorted(file.parents[1].name for file in published.ASSETS.glob(f"{COMPACT}*/vae/{CONFIG}"))
 
 
 def open_model(folder: str | os.PathLike) -> AutoencoderRPiAE:
@@ -141,14 +143,15 @@ def open_model(folder: str | os.PathLike) -> AutoencoderRPiAE:
 
 
 def load(name: str, source: str | os.PathLike | None = None) -> CompactTokenizer:
-    """By its name, from assets/tokenizers or from the folder `source`. Raises ValueError."""
+    """By its name, from assets/tokenizers or from `source`, a pipeline's folder or the tokenizer's. Raises
+    ValueError."""
     if source == RANDOM:
         raise ValueError(f"{name} has no random weights: it is the study's own, of the size that was trained.")
     if source is None and name not in names():
         here = ", ".join(names()) or "none"
         raise ValueError(f"There is no compact tokenizer {name!r} on this machine; there are: {here}.")
     folder = published.ASSETS / name if source is None else resolve(source)
-    model = open_model(folder)
+    model = open_model(tokenizer_home(folder))
     side, shape = model.config.image_size, model.latent_shape
     info = TokenizerInfo(
         name=name,

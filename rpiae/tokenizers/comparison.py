@@ -20,26 +20,32 @@ from torch import Tensor
 
 from .. import images, metrics
 from ..recipe import pixels_sha256
+from . import drawing
 from .base import Tokenizer, TokenizerInfo
+from .drawing import Drawing
 
 GAP, LINE, MARGIN = 16, 18, 20
-FACTS_LINES = 7
+FACTS_LINES = 12  # at most: a reason may be long
 ERROR_GAIN = 4.0
 TIMES, TIMING_LIMIT = 3, 2.0  # timed runs of encode and decode; fewer when the first took longer than so many seconds
 LPIPS_SIDE = 32  # pixels: its backbones shrink a picture to a 16th
 NOISE = 1e-9  # of the largest standard deviation
 SPREAD = 3.0  # standard deviations of a component, from black to the middle grey and from there to white
 # The fields of a table's row, in the order of its columns. psnr is in dB, compression is a factor, latent_share is
-# the part of the latent's variance that its picture shows, sha256 is of the reconstruction's pixels.
+# the part of the latent's variance that its picture shows, image_size the side of the square that the tokenizer was
+# given: numbers compare within one. sha256 is of the reconstruction's pixels.
+OF_INFO = ("latent_shape", "parameters", "image_size", "source", "licence")
 COLUMNS = (
     "name", "psnr", "ssim", "lpips", "latent_shape", "compression", "encode_ms", "decode_ms", "parameters",
-    "latent_share", "image_size", "source", "licence", "sha256", "error",
+    "latent_share", "image_size", "source", "licence", "sha256", *drawing.COLUMNS, "error",
 )  # fmt: skip
+OF_SELF = tuple(name for name in COLUMNS if name not in (*OF_INFO, "sha256", *drawing.COLUMNS, "error"))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one tokenizer made of a picture. Without `info`, `reason` says why there is nothing.
+    """What one tokenizer made of a picture. Without `info`, `reason` says why there is nothing; without a picture to
+    take through it there is at most a `drawing`.
 
     The pictures are (1, 3, h, w) in [0, 1]: the picture alone, without its letterbox's bars.
     """
@@ -56,6 +62,7 @@ class Comparison:
     lpips_reason: str = ""
     encode_ms: float | None = None
     decode_ms: float | None = None
+    drawing: Drawing | None = None  # what its own model drew or edited, where that was asked for
     reason: str = ""
 
     @property
@@ -74,29 +81,34 @@ class Comparison:
         info = self.info
         if info is None:
             return dict.fromkeys(COLUMNS) | {"name": self.name, "error": self.reason}
-        of_info = {
-            name: getattr(info, name) for name in ("latent_shape", "parameters", "image_size", "source", "licence")
-        }
-        of_self = {name: getattr(self, name) for name in COLUMNS if name not in ("sha256", "error", *of_info)}
-        return of_self | of_info | {"sha256": pixels_sha256(images.to_pil(self.reconstruction)[0]), "error": None}
+        found = dict.fromkeys(COLUMNS) | {name: getattr(self, name) for name in OF_SELF}
+        found |= {name: getattr(info, name) for name in OF_INFO}
+        if self.reconstruction is not None:
+            found["sha256"] = pixels_sha256(images.to_pil(self.reconstruction)[0])
+        return found if self.drawing is None else found | self.drawing.numbers()
 
     def facts(self) -> list[str]:
         """A few words each, for the command line and the sheet."""
         if self.info is None:
             return [self.name, self.reason]
-        perceptual = "" if self.lpips is None else f", LPIPS {self.lpips:.3f}"
-        return [
-            self.name,
-            f"{self.psnr:.2f} dB, SSIM {self.ssim:.3f}{perceptual}",
-            f"latent {'x'.join(map(str, self.info.latent_shape))}, {self.compression:.3g} x smaller",
-            f"encode {self.encode_ms:.3g} ms, decode {self.decode_ms:.3g} ms",
-            f"{self.info.parameters / 1e6:.1f} M, {self.info.source}",
-        ]
+        lines = [self.name]
+        if self.reconstruction is not None:
+            perceptual = "" if self.lpips is None else f", LPIPS {self.lpips:.3f}"
+            lines.append(f"{self.psnr:.2f} dB, SSIM {self.ssim:.3f}{perceptual}")
+        side, shape = self.info.image_size, "x".join(map(str, self.info.latent_shape))
+        lines.append(f"latent {shape} of {side}x{side} px, {self.compression:.3g} x smaller")
+        if self.reconstruction is not None:
+            lines.append(f"encode {self.encode_ms:.3g} ms, decode {self.decode_ms:.3g} ms")
+        lines.append(f"{self.info.parameters / 1e6:.1f} M, {self.info.source}")
+        return lines if self.drawing is None else [*lines, self.drawing.fact()]
 
 
-def compare(tokenizer: Tokenizer, picture: Image.Image) -> Comparison:
+def compare(tokenizer: Tokenizer, picture: Image.Image | None) -> Comparison:
     """Encode and decode an RGB picture, letterboxed to the tokenizer's size. The numbers are taken inside its
-    box: white bars would flatter every tokenizer. They are of the tensors, before anything is rounded to 8 bits."""
+    box: white bars would flatter every tokenizer. They are of the tensors, before anything is rounded to 8 bits.
+    Without a picture there are the tokenizer's facts alone."""
+    if picture is None:
+        return Comparison(tokenizer.info.name, tokenizer.info)
     square, frame = images.letterbox(picture, tokenizer.info.image_size)
     left, top, right, bottom = frame.box
     given = images.to_tensor(square)
@@ -200,48 +212,62 @@ def _finite(value: Any) -> Any:
 # the sheet
 
 
-def sheet(picture: Image.Image, rows: list[Comparison], size: int = 256) -> Image.Image:
-    """The picture and beside it what each tokenizer made of it, above its errors and its latent; a column each."""
-    square, frame = images.letterbox(picture, size)
-    width, height = frame.box[2] - frame.box[0], frame.box[3] - frame.box[1]
+def sheet(picture: Image.Image | None, rows: list[Comparison], size: int = 256) -> Image.Image:
+    """The picture and beside it what each tokenizer made of it, above its errors, its latent and what its own model
+    drew or edited; a column each. Tokenizers of other sizes are shown at this one, and say theirs."""
+    drawings = [row.drawing for row in rows if row.drawing is not None]
+    square, frame = (None, None) if picture is None else images.letterbox(picture, size)
+    width, height = (size, size) if frame is None else (frame.box[2] - frame.box[0], frame.box[3] - frame.box[1])
+    bands = (0 if picture is None else 3) + bool(drawings)
     step = max(width, 12 * LINE) + GAP
-    facts_top = MARGIN + 3 * (height + GAP)
-    canvas = Image.new(
-        "RGB", (2 * MARGIN - GAP + step * (len(rows) + 1), facts_top + FACTS_LINES * LINE + MARGIN), "white"
-    )
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
-    canvas.paste(square.crop(frame.box), (MARGIN, MARGIN))
-    about = ["input", f"{picture.width}x{picture.height}"]
-    about += [f"middle: errors x{ERROR_GAIN:g}", "below: the latent's first three components"]
-    _write(draw, font, (MARGIN, facts_top), _wrapped(about, draw, font, step - GAP))
+    facts_top = MARGIN + bands * (height + GAP)
+    font = ImageFont.load_default(13)
+    facts = [_wrapped(lines, font, step - GAP) for lines in (_about(picture, drawings), *(row.facts() for row in rows))]
+    bottom = facts_top + LINE * max(map(len, facts)) + MARGIN
+    canvas = Image.new("RGB", (2 * MARGIN - GAP + step * len(facts), bottom), "white")
+    if square is not None:
+        canvas.paste(square.crop(frame.box), (MARGIN, MARGIN))
     for column, row in enumerate(rows, start=1):
-        left = MARGIN + column * step
-        if row.info is not None:
-            errors = ERROR_GAIN * row.error
-            tiles = ((row.reconstruction, "BICUBIC"), (errors, "BICUBIC"), (row.latent, "NEAREST"))
-            for index, (shown, resampling) in enumerate(tiles):
-                if shown is not None:
-                    tile = images.to_pil(shown)[0].resize((width, height), Image.Resampling[resampling])
-                    canvas.paste(tile, (left, MARGIN + index * (height + GAP)))
-        _write(draw, font, (left, facts_top), _wrapped(row.facts(), draw, font, step - GAP))
+        for index, (shown, resampling) in enumerate(_tiles(row, picture is not None)):
+            if shown is not None:
+                tile = images.to_pil(shown)[0].resize((width, height), Image.Resampling[resampling])
+                canvas.paste(tile, (MARGIN + column * step, MARGIN + index * (height + GAP)))
+    draw = ImageDraw.Draw(canvas)
+    for column, lines in enumerate(facts):
+        for index, line in enumerate(lines):
+            draw.text((MARGIN + column * step, facts_top + index * LINE), line, fill="black", font=font)
     return canvas
 
 
-def _write(draw: ImageDraw.ImageDraw, font, corner: tuple[int, int], lines: list[str]) -> None:
-    for index, line in enumerate(lines[:FACTS_LINES]):
-        draw.text((corner[0], corner[1] + index * LINE), line, fill="black", font=font)
+def _about(picture: Image.Image | None, drawings: list[Drawing]) -> list[str]:
+    """What stands below the input."""
+    lines = []
+    if picture is not None:
+        lines += ["input", f"{picture.width}x{picture.height}", f"middle: errors x{ERROR_GAIN:g}"]
+        lines += ["below: the latent's first three components"]
+    if drawings:
+        what = "prompt" if picture is None else "last: its own model's edit"
+        lines += [f"{what}: {drawings[0].prompt}", f"seed {drawings[0].seed}"]
+    return lines
 
 
-def _wrapped(lines: list[str], draw: ImageDraw.ImageDraw, font, width: int) -> list[str]:
-    """Lines broken between words where they are wider than `width` pixels."""
+def _tiles(row: Comparison, compared: bool) -> list[tuple[Tensor | None, str]]:
+    """A column's pictures from above, each with how it is enlarged."""
+    errors = None if row.error is None else ERROR_GAIN * row.error
+    tiles = [(row.reconstruction, "BICUBIC"), (errors, "BICUBIC"), (row.latent, "NEAREST")] if compared else []
+    return tiles + ([] if row.drawing is None else [(row.drawing.picture, "BICUBIC")])
+
+
+def _wrapped(lines: list[str], font, width: int) -> list[str]:
+    """Lines broken between words where they are wider than `width` pixels; the first FACTS_LINES of them."""
     broken = []
     for line in lines:
         current = ""
         for word in line.split(" "):
             longer = f"{current} {word}" if current else word
-            if current and draw.textlength(longer, font=font) > width:
+            if current and font.getlength(longer) > width:
                 broken.append(current)
                 longer = word
             current = longer
         broken.append(current)
-    return broken
+    return broken[:FACTS_LINES]

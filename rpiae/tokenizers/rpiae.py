@@ -41,13 +41,18 @@ def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
             )
     else:
         folder = resolve(source)
-    home = folder / "vae" if (folder / "vae" / CONFIG).is_file() else folder
+    home = tokenizer_home(folder)
     if source == RANDOM:
         model, origin = _with_random_weights(home), "random weights"
     else:
         model = AutoencoderRPiAE.from_pretrained(home)
         origin = str(source) if str(source).startswith(HUB_PREFIX) else folder.resolve().name
     return wrap(model, origin, licence(folder))
+
+
+def tokenizer_home(folder: Path) -> Path:
+    """Where the tokenizer lies in a pipeline's folder, or in its own."""
+    return folder / "vae" if (folder / "vae" / CONFIG).is_file() else folder
 
 
 def wrap(model: AutoencoderRPiAE, origin: str, licence: str) -> RPiAETokenizer:

@@ -135,10 +135,11 @@ def test_labels_numbers_and_a_row_for_the_one_that_failed(compared, picture, tmp
     # The red one's numbers are known: those of the table are computed here once more.
     given = np.asarray(picture) / 255
     expected = 10 * np.log10(1 / ((given - (1, 0, 0)) ** 2).mean())
-    assert float(rows.nth(1).locator("td").nth(0).inner_text()) == pytest.approx(expected, abs=0.006)
-    assert rows.nth(1).locator("td").nth(3).inner_text() == "4 × 32 × 32"
-    assert rows.nth(1).locator("td").nth(4).inner_text() == "48 ×"
-    for column in (5, 6):
+    assert rows.nth(1).locator("td").nth(0).inner_text() == "256 × 256"
+    assert float(rows.nth(1).locator("td").nth(1).inner_text()) == pytest.approx(expected, abs=0.006)
+    assert rows.nth(1).locator("td").nth(4).inner_text() == "4 × 32 × 32"
+    assert rows.nth(1).locator("td").nth(5).inner_text() == "48 ×"
+    for column in (6, 7):
         assert float(rows.nth(1).locator("td").nth(column).inner_text()) >= 0
     assert "random weights" in rows.nth(3).inner_text()
 
@@ -278,7 +279,7 @@ def test_downloads_have_names_and_hold_what_was_shown(compared, picture, studio)
     name, data = download(compared, "CSV")
     rows = list(csv.DictReader(io.StringIO(data.decode())))
     assert name == f"{stem}.csv" and [row["name"] for row in rows] == CHOSEN
-    cells = [compared.locator("#compare-view tbody tr").nth(at).locator("td").first for at in (0, 1)]
+    cells = [compared.locator("#compare-view tbody tr").nth(at).locator("td").nth(1) for at in (0, 1)]
     shown = [float(cell.inner_text()) for cell in cells]
     assert [float(row["psnr"]) for row in rows[:2]] == [pytest.approx(value, abs=0.006) for value in shown]
     assert rows[2]["psnr"] == "" and "vavae" in rows[2]["error"] and rows[1]["latent_shape"] == "4x32x32"
@@ -322,7 +323,7 @@ def test_a_picture_that_is_no_square_may_be_cut_to_its_middle(page, open_studio,
     fit.wait_for()
     fit.get_by_label("Cut to the middle").check()
     page.locator("#compare-run").click()
-    page.locator("#compare-view .note", has_text="They are the picture's middle, cut to a square.").wait_for()
+    page.locator("#compare-view .note", has_text="Compared is the picture's middle, cut to a square.").wait_for()
     shown = pixels_of(page, page.locator("#compare-view .side img.original"))
     middle = picture.resize((300, 200)).crop((50, 0, 250, 200)).resize((256, 256), Image.Resampling.BICUBIC)
     assert np.array_equal(shown, np.asarray(middle))
@@ -346,3 +347,29 @@ def test_missing_weights_are_fetched_at_a_second_press(page, tiny_hub):
     page.locator('#compare-tokenizers input[name="maskgit-vqgan"]').wait_for(state="attached")
     assert missing.get_by_role("button", name="Get MaskGIT VQGAN").count() == 0
     assert missing.get_by_role("button", name="Get RAE-S").count() == 1
+
+
+def test_words_are_drawn_or_the_picture_edited_by_each_tokenizers_own_model(page, open_studio, upload, picture):
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-prompt textarea").fill("a red car")
+    page.locator("#compare-run").click()
+    page.locator("#compare-view figcaption", has_text="RPiAE, drawn · ").wait_for()
+    assert page.locator("#compare-view .side figure").count() == 1
+    upload(page, "compare", picture)
+    page.locator('#compare-tokenizers input[name="sd-vae"]').check()
+    page.locator("#compare-prompt textarea").fill("make it blue")
+    page.locator("#compare-seed input").fill("7")
+    page.locator("#compare-run").click()
+    page.locator("#compare-view figcaption", has_text="RPiAE, edited · ").wait_for()
+    assert page.locator("#compare-view .side figure").count() == 4
+    edited = page.locator("#compare-view .side img.drawn")
+    assert edited.get_attribute("alt") == "RPiAE, edited: make it blue"
+    assert not np.array_equal(pixels_of(page, edited), np.asarray(picture))
+    rows = page.locator("#compare-view tbody tr")
+    assert "steps, " in rows.nth(0).inner_text() and "has no model of its own here" in rows.nth(1).inner_text()
+    assert "seed 7" in page.locator("#compare-view .table + .note").inner_text()
+    open_studio(page)
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-view .side img.drawn").wait_for()
+    assert page.locator("#compare-prompt textarea").input_value() == "make it blue"
+    assert page.locator("#compare-seed input").input_value() == "7"

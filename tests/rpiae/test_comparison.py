@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from PIL import Image
 from rpiae import images, metrics
 from rpiae.recipe import pixels_sha256
 from rpiae.tokenizers import TokenizerInfo
-from rpiae.tokenizers.comparison import COLUMNS, Comparison, as_csv, as_json, compare, latent_picture
+from rpiae.tokenizers.comparison import COLUMNS, Comparison, as_csv, as_json, compare, latent_picture, sheet
+from rpiae.tokenizers.drawing import Drawing
 
 
 class Halver:
@@ -116,3 +118,27 @@ def test_tables_hold_the_numbers_unrounded():
     assert report["picture"] == {"width": 256} and list(report["tokenizers"][0]) == list(COLUMNS)
     assert report["tokenizers"][0]["psnr"] == "inf" and report["tokenizers"][1]["psnr"] is None
     assert report["tokenizers"][0]["encode_ms"] == rows[0]["encode_ms"]
+
+
+def test_a_sheet_shows_every_size_at_one_and_drawings_below(picture):
+    class Small(Halver):
+        info = TokenizerInfo("small", (3, 32, 32), 2, 0, "here", "none", image_size=64)
+
+    red, blue = torch.zeros(2, 1, 3, 32, 64)
+    red[:, 0], blue[:, 2] = 1, 1
+    rows = [compare(Halver(), picture), compare(Small(), picture)]
+    assert "of 64x64 px" in " ".join(rows[1].facts()) and "of 256x256 px" in " ".join(rows[0].facts())
+    assert [row.numbers()["image_size"] for row in rows] == [256, 64]
+    rows = [
+        replace(row, drawing=Drawing("more", 3, made, steps=2, guidance_scale=2.0, seconds=0.5))
+        for row, made in zip(rows, (red, blue), strict=True)
+    ]
+    made = np.asarray(sheet(picture, rows))
+    step, below = 256 + 16, 20 + 3 * (128 + 16)
+    for column, colour in ((1, (255, 0, 0)), (2, (0, 0, 255))):
+        left = 20 + column * step
+        assert (made[below : below + 128, left : left + 256] == colour).all()
+    words = [Comparison("small", Small.info, drawing=Drawing("a cat", 0, torch.ones(1, 3, 64, 64), 2, 2.0, 0.5))]
+    assert sheet(None, words).height < made.shape[0] and words[0].facts()[-1].startswith("own model")
+    other = Comparison("halver", Halver.info, drawing=Drawing("a cat", 0, reason="no model"))
+    assert other.facts()[-1] == "no model" and other.numbers()["draw_error"] == "no model"

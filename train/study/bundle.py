@@ -1,60 +1,120 @@
-"""The study's tokenizers for the Compare tab: float16, in assets/tokenizers/compact-*, within a limit."""
+"""The study's tokenizers and their generators for the Compare tab: float16, in assets/tokenizers/compact-*, within
+limits. Each folder is a pipeline's; where there is no room for a generator it holds the tokenizer alone."""
 
+import shutil
 from pathlib import Path
 
+from rpiae.autoencoder import AutoencoderRPiAE
 from rpiae.loading import WEIGHTS
+from rpiae.pipeline import RPiAEPipeline, make_scheduler
+from rpiae.text import TextEncoder
 from rpiae.tokenizers import COMPACT
 from rpiae.tokenizers.compact import open_model
+from rpiae.transformer import RPiAETransformer2DModel
 
 from ..card import LICENCE
 from ..publish import half
 from .config import StudySettings
+from .generator import as_training_config
 from .rows import ROWS
 from .run import RowRun
 
 ASSETS = Path("assets/tokenizers")
-LIMIT = 12 * 2**20  # bytes in all: git keeps every version
+# Bytes in all, of tokenizers and of generators: git keeps every version.
+LIMIT, GENERATORS_LIMIT = 12 * 2**20, 24 * 2**20
 # What Compare is about comes first; ablations stay at home.
 ORDER = ("rpiae", "sd-vae", "va-vae", "rae", "fae", "vqgan")
 
 
-def export(study: StudySettings, names: list[str], folder: Path = ASSETS, limit: int = LIMIT) -> list[Path]:
-    """Write the finished tokenizers of these rows, of the first seed that has one, as many as the limit allows.
+class Room:
+    """What a limit leaves for one kind of weights."""
+
+    def __init__(self, limit: int):
+        self.limit, self.used = limit, 0
+
+    def takes(self, result: Path, what: str) -> bool:
+        """Whether a result fits in float16, which is then counted; why not is printed."""
+        size = (result / WEIGHTS).stat().st_size // 2
+        if self.used + size > self.limit:
+            wanted, limit = (self.used + size) / 2**20, self.limit / 2**20
+            print(f"{what} stays out: {wanted:.1f} MiB would be more than {limit:.0f}")
+            return False
+        self.used += size
+        return True
+
+
+def export(
+    study: StudySettings,
+    names: list[str],
+    folder: Path = ASSETS,
+    limit: int = LIMIT,
+    generators_limit: int = GENERATORS_LIMIT,
+) -> list[Path]:
+    """Write the finished tokenizers of these rows, of the first seed that has one, each with its generator where that
+    is finished too, as many as the limits allow.
 
     Returns their folders. ValueError when none of them is finished.
     """
-    written, used = [], 0
+    written, tokenizers, generators = [], Room(limit), Room(generators_limit)
     for name in (one for one in ORDER if one in names):
-        result = _result(study, name)
-        if result is None:
+        run = _finished(study, name)
+        if run is None or not tokenizers.takes(_result(run, ROWS[name].phases[-1].name), name):
             continue
-        model = open_model(result)
-        size = (result / WEIGHTS).stat().st_size // 2
-        if used + size > limit:
-            print(f"{name} stays out: {(used + size) / 2**20:.1f} MiB would be more than {limit / 2**20:.0f}")
-            continue
-        used += size
-        target = folder / f"{COMPACT}{name}"
-        half(model).save_pretrained(target)
-        (target / "README.md").write_text(_card(study, name, model.latent_shape), encoding="utf-8")
-        written.append(target)
+        drawing = _result(run, "generator")
+        if drawing is not None and not generators.takes(drawing, f"the generator of {name}"):
+            drawing = None
+        written.append(_write(study, run, drawing, folder / f"{COMPACT}{name}"))
     if not written:
         raise ValueError(f"no tokenizer of {', '.join(names)} is finished in {study.output}; train the study first")
     return written
 
 
-def _result(study: StudySettings, name: str) -> Path | None:
-    """The result of the last phase of a row, by its first finished seed."""
-    for seed in study.seeds:
-        folder = RowRun(study, name, seed).folder / ROWS[name].phases[-1].name
-        if (folder / "finished.json").is_file():
-            return folder / "result"
-    return None
+def _finished(study: StudySettings, name: str) -> RowRun | None:
+    """A row with the first seed whose tokenizer is finished."""
+    runs = (RowRun(study, name, seed) for seed in study.seeds)
+    return next((run for run in runs if _result(run, ROWS[name].phases[-1].name)), None)
 
 
-def _card(study: StudySettings, name: str, shape: tuple[int, int, int]) -> str:
+def _result(run: RowRun, phase: str) -> Path | None:
+    """The result of a row's phase, or of its generator, once that is finished."""
+    return run.folder / phase / "result" if (run.folder / phase / "finished.json").is_file() else None
+
+
+def _write(study: StudySettings, run: RowRun, drawing: Path | None, target: Path) -> Path:
+    """One folder, in place of what was there."""
+    vae = open_model(_result(run, run.row.phases[-1].name))
+    shutil.rmtree(target, ignore_errors=True)
+    if drawing is None:
+        half(vae).save_pretrained(target / "vae")
+    else:
+        _pipeline(study, run, vae, RPiAETransformer2DModel.from_pretrained(drawing)).save_pretrained(target)
+    (target / "README.md").write_text(_card(study, run.name, vae.latent_shape, drawing is not None), encoding="utf-8")
+    return target
+
+
+def _pipeline(
+    study: StudySettings, run: RowRun, vae: AutoencoderRPiAE, transformer: RPiAETransformer2DModel
+) -> RPiAEPipeline:
+    """What `GeneratorTask.pipeline` draws with, to be saved. Of the text encoder that is its config."""
+    sampling = as_training_config(study, run.seed, vae.latent_shape).sampling
+    return RPiAEPipeline(
+        vae=half(vae), transformer=half(transformer),
+        text_encoder=TextEncoder(**study.models.text_encoder),
+        scheduler=make_scheduler(sampling.time_shift),
+        defaults=sampling.model_dump(exclude={"time_shift"}),
+    )  # fmt: skip
+
+
+def _card(study: StudySettings, name: str, shape: tuple[int, int, int], draws: bool) -> str:
     row, side = ROWS[name], study.world.side
     size = " x ".join(map(str, shape))
+    generator = ""
+    if draws:
+        generator = f"""
+Beside it lies the study's generator on its latents: a diffusion transformer for text-to-image and editing, of one size
+for all tokenizers, trained on the same {study.generator.samples:,} scenes with their edits and captions. The text
+encoder, all-MiniLM-L6-v2, is installed with the requirements.
+"""
     return f"""---
 license: {LICENCE}
 library_name: rpiae
@@ -66,7 +126,7 @@ tags: [image-tokenizer]
 A compact tokenizer that was trained here for the study ({study.name}), after the idea of {row.title}: {row.idea}.
 It is **not** the published {row.title}: every tokenizer of the study has the same small encoder and decoder and saw the
 same {study.tokenizer.samples:,} pictures of sticker scenes, {side} x {side} pixels. Latent {size}.
-
+{generator}
 `python -m train study {study.name} --rows {name}` trains and measures it.
 
 ## Licence

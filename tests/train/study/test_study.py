@@ -1,7 +1,8 @@
-"""The study: every row's phases learn what they should, one row goes the whole way, the table claims no more than its
-seeds allow, and finished tokenizers come to Compare."""
+"""The study: every row's phases learn what they should, one row goes the whole way, also when it is stopped, the table
+claims no more than its seeds allow, and finished tokenizers come to Compare with their own models."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from PIL import Image
 from rpiae.encoder import build_encoder
 from rpiae.loading import WEIGHTS
 from rpiae.tokenizers import load, published
+from rpiae.tokenizers.drawing import draw, own_model
 from train.__main__ import main
-from train.study import bundle, report
+from train.loop import Loop
+from train.study import bundle, judged, report
 from train.study import tokenizer as tokenizer_module
 from train.study.config import load_study
 from train.study.generator import time_shift, transformer_config
@@ -98,9 +101,20 @@ def test_every_latent_gives_the_same_tokens_and_its_own_shift(study):
         transformer_config(study, (8, 6, 6))
 
 
-def test_a_row_goes_the_whole_way_and_is_not_done_again(study, capsys, tmp_path, monkeypatch):
-    asked = ["study", "smoke", f"output={study.output}", f"results={study.results}"]
-    assert main([*asked, "--rows", "rae"]) == 0
+def asked(study):
+    """The command for a study."""
+    return ["study", "smoke", f"output={study.output}", f"results={study.results}"]
+
+
+@pytest.fixture(scope="module")
+def finished_study(study):
+    """The study with one row."""
+    assert main([*asked(study), "--rows", "rae"]) == 0
+    return study
+
+
+def test_a_row_goes_the_whole_way_and_is_not_done_again(finished_study, capsys):
+    study = finished_study
     file = study.results / "rows" / "rae-0.json"
     row = json.loads(file.read_text())
     numbers = row["numbers"]
@@ -111,25 +125,80 @@ def test_a_row_goes_the_whole_way_and_is_not_done_again(study, capsys, tmp_path,
     assert row["legs"]["decoder"]["samples"] == study.tokenizer.samples
     assert not list(study.output.glob("*/*/state-*"))  # they are for going on, and it is finished
     table = (study.results / "table.md").read_text()
-    assert table.strip() in capsys.readouterr().out and "| RAE | 32 × 4 × 4 |" in table
-    assert numbers["feature_space"] in table
+    assert "| RAE | 32 × 4 × 4 |" in table and numbers["feature_space"] in table
     with Image.open(study.results / "curves.png") as picture:
         assert picture.width > 1000
 
     made = file.stat().st_mtime_ns
-    assert main([*asked, "--rows", "rae"]) == 0
+    assert main([*asked(study), "--rows", "rae"]) == 0
+    assert table.strip() in capsys.readouterr().out
     assert file.stat().st_mtime_ns == made
-    assert main([*asked, "measure.edits=2", "--rows", "rae"]) == 2
+    assert main([*asked(study), "measure.edits=2", "--rows", "rae"]) == 2
     assert "rae-0.json holds this row with other settings" in capsys.readouterr().err
 
+
+class Interrupted(Exception):
+    """Somebody pulls the plug."""
+
+
+def test_a_row_that_was_stopped_mid_generator_goes_on_to_the_same_numbers(finished_study, tmp_path, monkeypatch):
+    """What comes before the generator is taken over finished, and a state is saved at every step. The judge takes most
+    of the time, so that it reads the first skill only."""
+    settings = [f"output={tmp_path}", f"results={tmp_path}/results", "generator.checkpoint_minutes=0"]
+    study = load_study("smoke", settings)
+    for part in ("representation", "rae-0/decoder"):
+        shutil.copytree(finished_study.output / part, tmp_path / part)
+    step, stops = Loop._step, []
+
+    def stopping(loop, parts):
+        if loop.folder.name == "generator" and loop.progress.step == 1 and not stops:
+            stops.append(loop.progress.step)
+            raise Interrupted
+        return step(loop, parts)
+
+    monkeypatch.setattr(Loop, "_step", stopping)
+    first = next(iter(judged.SKILLS))
+    monkeypatch.setattr(judged, "SKILLS", {first: judged.SKILLS[first]})
+    with inhabited(study.world):
+        with pytest.raises(Interrupted):
+            RowRun(study, "rae", 0).run()
+        assert stops == [1] and not (tmp_path / "results" / "rows").exists()
+        assert list((tmp_path / "rae-0" / "generator").glob("state-*"))
+        RowRun(study, "rae", 0).run()
+    whole, stopped = (json.loads((one.results / "rows" / "rae-0.json").read_text()) for one in (finished_study, study))
+    for row in (whole, stopped):
+        for leg in row["legs"].values():
+            del leg["minutes"]
+        for point in (row["numbers"], *row["curve"]):
+            del point["skills"], point["skill_checks"]
+        row["numbers"]["by_skill"] = row["numbers"]["by_skill"][first]
+        # Probes begin at biases from torch's own generator, which stands elsewhere after a stop.
+        probes = [row["numbers"].pop(f"probe_{name}") for name in ("nouns", "colors", "places")]
+        row["probes"] = pytest.approx(probes, abs=0.05) if row is whole else probes
+    assert stopped.pop("probes") == whole.pop("probes")
+    assert stopped == whole
+
+
+def test_finished_tokenizers_and_their_generators_come_to_compare(finished_study, tmp_path, monkeypatch):
+    study = finished_study
     folders = bundle.export(study, ["rpiae", "rae"], tmp_path)
     assert [folder.name for folder in folders] == ["compact-rae"]
     monkeypatch.setattr(published, "ASSETS", tmp_path)
     found = load("compact-rae")
     assert found.info.latent_shape == (32, 4, 4) and found.info.licence == "cc-by-sa-4.0"
     assert "not** the published RAE" in (folders[0] / "README.md").read_text()
-    half = (folders[0] / WEIGHTS).stat().st_size
+    half = (folders[0] / "vae" / WEIGHTS).stat().st_size
     assert half < 0.6 * (study.output / "rae-0" / "decoder" / "result" / WEIGHTS).stat().st_size
+    drawn = draw(own_model(found), "a red car", seed=3).picture
+    with inhabited(study.world):
+        run = RowRun(study, "rae", 0)
+        pipe = run.generator(run.tokenizer()).pipeline()
+    wanted = pipe("a red car", generator=torch.Generator().manual_seed(3), output_type="pt").images
+    torch.testing.assert_close(drawn, wanted.cpu(), atol=0.02, rtol=0)  # its weights came from float16
+    assert [path.name for path in (folders[0] / "text_encoder").iterdir()] == ["config.json"]
+    [alone] = bundle.export(study, ["rae"], tmp_path, generators_limit=1000)
+    assert own_model(load("compact-rae")) is None and not (alone / "transformer").exists()
+    assert "generator" not in (alone / "README.md").read_text()
     with pytest.raises(ValueError, match="no tokenizer of rpiae is finished"):
         bundle.export(study, ["rpiae"], tmp_path)
     with pytest.raises(ValueError, match="no tokenizer"):  # a limit that nothing fits in
