@@ -23,7 +23,7 @@ from app import settings, widgets
 from app.jobs import Jobs
 from app.mask import from_file
 from app.outcome import sentence
-from app.request import FITS, CompareRequest, EditRequest, GenerateRequest, ReconstructRequest, Request
+from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest, Request
 from app.room import POLL
 from app.store import Record
 from app.texts import say
@@ -156,7 +156,12 @@ class Endpoints:
         return await self._picture(lambda: ReconstructRequest(source=self.service.picture(image)))
 
     async def compare_tokenizers(
-        self, image: Picture, tokenizers: list[str] | None = None, fit: str | None = None
+        self,
+        image: Picture,
+        tokenizers: list[str] | None = None,
+        fit: str | None = None,
+        prompt: str | None = None,
+        seed: int | None = None,
     ) -> dict:
         """Measures what image tokenizers keep of a picture: PSNR, SSIM, times, compression, a row for each.
 
@@ -164,11 +169,15 @@ class Endpoints:
             image: the picture: PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF
             tokenizers: their names, for example ["rpiae", "sd-vae"]; all that are on this machine without them
             fit: "pad" adds white bars that do not count, "crop" takes the middle of a picture that is no square
+            prompt: an instruction by which each tokenizer's own model, where it has one, edits the picture
+            seed: 0 to 2147483647, of those edits
         """
 
         def request() -> Request:
             names = self.service.tokenizers() if tokenizers is None else tokenizers
-            return CompareRequest(self.service.picture(image), names, FITS[0] if fit is None else fit)
+            how = {"fit": fit, "prompt": prompt, "seed": seed}
+            given = {name: value for name, value in how.items() if value is not None}
+            return CompareRequest(self.service.picture(image), names, **given)
 
         record = await self._finished(request)
         rows = [{name: self._plain(record, value) for name, value in row.items()} for row in record.rows]

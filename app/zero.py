@@ -41,7 +41,7 @@ _service: ZeroService | None = None  # a GPU's process finds here what this one 
 def seconds(request: Request) -> int:
     """For how long a request needs a GPU: as little as is honest, for short ones go first and cost a visitor less."""
     if isinstance(request, CompareRequest):
-        wanted = A_TOKENIZER * len(request.tokenizers)
+        wanted = A_TOKENIZER * len(request.tokenizers) * (2 if request.prompt else 1)  # its own model's time too
     elif isinstance(request, ReconstructRequest):
         wanted = 1
     else:

@@ -128,9 +128,12 @@ def test_a_drawing_is_the_pipelines_own_and_a_seed_is_chosen_when_none_is_given(
 def test_a_reconstruction_and_a_comparison(client, pipeline, file, address):
     found = client.predict(image=handle_file(file), api_name="/reconstruct")
     assert same(Image.open(found), pipeline.reconstruct(opened(file)))
-    told = client.predict(image=handle_file(file), tokenizers=["rpiae"], api_name="/compare_tokenizers")
-    [row] = told["rows"]
-    assert row["name"] == "rpiae" and row["error"] is None and 0 < row["psnr"] < 100
+    asked = {"image": handle_file(file), "tokenizers": ["rpiae"], "api_name": "/compare_tokenizers"}
+    [row] = client.predict(**asked)["rows"]
+    assert row["name"] == "rpiae" and row["error"] is None and 0 < row["psnr"] < 100 and "drawn" not in row
+    [drawn] = client.predict(**asked, prompt="make it blue", seed=3)["rows"]
+    assert drawn["psnr"] == row["psnr"] and drawn["seed"] == 3
+    assert Image.open(io.BytesIO(urllib.request.urlopen(address + drawn["drawn"]).read())).mode == "RGB"
     shown = Image.open(io.BytesIO(urllib.request.urlopen(address + row["reconstruction"]).read()))
     assert max(shown.size) == 256
 

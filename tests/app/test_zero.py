@@ -155,6 +155,8 @@ def test_the_time_that_is_asked_for_is_that_of_the_request(zero_service, picture
     assert zero.seconds(EditRequest(picture, "make it blue", num_inference_steps=10)) == short
     assert zero.seconds(GenerateRequest("a cat")) < short  # the checkpoint's own four steps
     assert zero.seconds(ReconstructRequest(picture)) < zero.seconds(CompareRequest(picture, ("a", "b"))) < 60
+    drawing = CompareRequest(picture, ("a", "b"), prompt="make it blue")
+    assert zero.seconds(CompareRequest(picture, ("a", "b"))) < zero.seconds(drawing) < 60
     assert zero.seconds(CompareRequest(picture, tuple(map(str, range(99))))) == zero.LONGEST
 
 
