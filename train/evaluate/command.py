@@ -50,15 +50,15 @@ def main(arguments: list[str]) -> None:
     print(text)
 
 
-def write_between_markers(file: Path, text: str) -> None:
+def write_between_markers(file: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the markers of a Markdown file; ValueError when they are not there."""
     content = file.read_text(encoding="utf-8")
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{file} has no {BEGIN} ... {END} to write the tables into")
+    before, begins, rest = content.partition(begin)
+    _, ends, after = rest.partition(end)
+    if not begins or not ends:
+        raise ValueError(f"{file} has no {begin} ... {end} to write the tables into")
     part = file.with_suffix(".part")
-    part.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")
+    part.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
     os.replace(part, file)
 
 

@@ -3,19 +3,21 @@
     python -m train study stickers-256                     # without a GPU: its smaller world, stickers-128
     python -m train study stickers-128 --rows rpiae,rae    # some rows
     python -m train study stickers-128 --dry-run           # parameters, FLOPs, minutes
-    python -m train study stickers-128 --table             # the table and the curves of what is finished
-    python -m train study stickers-128 --export            # finished tokenizers to assets/tokenizers, for Compare
+    python -m train study stickers-128 --table             # table and curves of what is finished
+    python -m train study stickers-128 --export            # finished rows to assets/tokenizers, for Compare
 
 Rows are done one by one, all with the first seed before any with the second, each written to <results>/rows as it is
-finished; what is there is skipped, what was stopped goes on.
+finished; what is there is skipped, what was stopped goes on. `--table` of stickers-128 goes into the README too.
 """
 
 import argparse
 import logging
 import os
+from pathlib import Path
 
 import torch
 
+from ..evaluate.command import README, write_between_markers
 from ..runtime import process_count
 from . import budget, bundle, report
 from .config import StudySettings, load_study
@@ -25,6 +27,8 @@ from .run import RowRun
 from .world import inhabited
 
 logger = logging.getLogger(__name__)
+BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
+IN_README = Path("docs/study/stickers-128")  # whose table the README shows
 
 
 def main(arguments: list[str]) -> None:
@@ -37,14 +41,16 @@ def main(arguments: list[str]) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print parameters and cost, then stop")
     what.add_argument("--table", action="store_true", help="only write table and curves of what is finished")
-    what.add_argument("--export", action="store_true", help="only write finished tokenizers to assets/tokenizers")
+    what.add_argument("--export", action="store_true", help="only write finished rows to assets/tokenizers")
     options = parser.parse_intermixed_args(arguments)
     names = chosen(options.rows)
     study = open_study(options.study, options.settings)
     if options.dry_run:
         print(budget.describe(study, names))
     elif options.table:
-        print(report.write(study.results))
+        print(text := report.write(study.results))
+        if study.results == IN_README and README.is_file():
+            write_between_markers(README, text, BEGIN, END)
     elif options.export:
         for folder in bundle.export(study, names):
             print(folder)
