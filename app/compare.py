@@ -32,6 +32,7 @@ class CompareTab:
                     info=say("tokenizers.help"),
                     elem_id="compare-tokenizers",
                 )
+                room.add_buttons()  # above what few need: on a phone it is in sight without scrolling
                 self.prompt = gr.Textbox(
                     label=say("compare.prompt"),
                     info=say("compare.prompt.help"),
@@ -40,7 +41,6 @@ class CompareTab:
                     max_lines=6,
                     elem_id="compare-prompt",
                 )
-                room.add_buttons()
                 self.seed = gr.Number(
                     0, label=say("seed"), info=say("compare.seed.help"), precision=0, elem_id="compare-seed"
                 )

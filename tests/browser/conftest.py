@@ -160,7 +160,7 @@ def open_studio(context, studio, forgive):
         page.locator("#tabs").wait_for()
         page.wait_for_function("document.querySelector('#edit-seed input')?.value")
         if leaving:  # what Gradio's own script says of a stream that was open when the page went away
-            forgive("AbortError", "Connection errored out", "Failed to fetch")
+            forgive("AbortError", "Connection errored out", "Failed to fetch", "network error")
         return page
 
     return open_page
