@@ -38,6 +38,7 @@ from app.theme import ICON, STYLES, script, theme
 from app.worklist import Worklist
 
 UPLOAD_LIMIT = "30mb"
+WAITING = 10_000  # requests of pages and programs that Gradio holds at once
 # The browser's own id, made by the browser: asked of the server, it would come too late for a quick first click.
 # (crypto.randomUUID is missing on pages that are served without encryption from another machine.)
 NEW_OWNER = """(known) => {
@@ -57,7 +58,8 @@ def create_app(
     shipped = read_examples(examples)
     shelf = shelf or Shelf(jobs, offers(service.checkpoint))
     demo = Page.in_every_language(lambda: _laid_out(service, jobs, shipped, shelf))
-    demo.queue(default_concurrency_limit=16)
+    # On a Space with shared GPUs Gradio would let one visitor wait and refuse the next; here jobs wait, not requests.
+    demo.queue(default_concurrency_limit=16, max_size=WAITING)
     return demo
 
 
