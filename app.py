@@ -20,14 +20,15 @@ def main() -> int:
 
     # Only now: gradio and huggingface_hub read their switches when they are imported. What prepares torch comes first.
     from app import zero  # isort: skip
+    from app import checkpoint
     from app.hub import Hub
     from app.jobs import Jobs
-    from app.service import Service, check_checkpoint
+    from app.service import Service
     from app.shelf import Shelf, offers
     from app.store import Store
 
     try:
-        check_checkpoint(settings.checkpoint)
+        checkpoint.check(settings.checkpoint)
         kind = zero.ZeroService if zero.ON else Service
         wanted = {"dtype": settings.dtype, "together": settings.together, "compiled": settings.compile}
         service = kind(settings.checkpoint, allow_paths=own, **wanted)

@@ -13,6 +13,10 @@ from app.request import EditRequest, GenerateRequest, Request
 # What all pictures of a batch share; prompt, source, mask and seed are each picture's own.
 SHARED = ("num_inference_steps", "guidance_scale", "image_guidance_scale", "preserve_unchanged")
 
+# By class: no guidance, and the authors' number of times for pictures to look at (for their numbers they take 250).
+CLASS_DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 1.0}
+WHOLE_INTERVAL = (0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -46,3 +50,10 @@ def by_words(requests: Sequence[GenerateRequest | EditRequest]) -> dict[str, Any
         "negative_prompt": first.negative_prompt or None,
         **settings,
     }
+
+
+def by_class(request: GenerateRequest) -> dict[str, Any]:
+    """The pipeline's arguments for a class; all else is as the authors have it, so a recipe need not say it."""
+    named = CLASS_DEFAULTS | {"guidance_interval": WHOLE_INTERVAL}
+    settings = {name: value if (said := getattr(request, name)) is None else said for name, value in named.items()}
+    return {"class_labels": [request.class_label] * request.count, **settings}

@@ -65,6 +65,14 @@ def short_name(source: str) -> str:
     return Path(source.removeprefix(hub.PREFIX)).name or source
 
 
+def check(checkpoint: str) -> None:
+    """ValueError when a path is plainly no checkpoint: the cheap look, before anything is imported."""
+    path = Path(checkpoint)
+    inside = [*path.glob("*.json"), *path.glob("vae/config.json"), *path.glob("*.pt")] if path.is_dir() else []
+    if not checkpoint.startswith("hf:") and not path.is_file() and not inside:
+        raise ValueError(say("error.checkpoint", folder=checkpoint))
+
+
 def find(source: str, fetch: bool = False) -> Place:
     """Where a checkpoint is and what it can do; `fetch` lets "hf:" ask the hub for what is not here yet.
 

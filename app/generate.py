@@ -7,10 +7,11 @@ from typing import Any
 import gradio as gr
 
 from app import cards, settings, widgets
+from app.batch import WHOLE_INTERVAL
 from app.request import CLASS_STEPS, GUIDANCE_MAX, GenerateRequest, new_seed
 from app.restore import RecipeDrop
 from app.room import QUIET, Room, picture_path
-from app.service import WHOLE_INTERVAL, Service
+from app.service import Service
 from app.texts import PROMPTS, say
 
 STEPS_SHOWN = 100  # the slider's end for words

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from app import batch
+from app import batch, recipes
 from app import checkpoint as checkpoints
-from app.batch import Drawn
+from app.batch import CLASS_DEFAULTS, Drawn
 from app.checkpoint import ABILITIES, CLASSES, EDITOR, Held, Place
 from app.comparison import Comparison
 from app.follower import Follower
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_guidance_scale": 1.5}
-# By class: no guidance, and the authors' number of times for pictures to look at (for their numbers they take 250).
-CLASS_DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 1.0}
-WHOLE_INTERVAL = (0.0, 1.0)
 IMAGENET = 1000
 GPU_BATCH = 8  # pictures of several requests at once: a GPU draws them in little more time than one
 MOST = 0.6  # of a picture: an edit of more is one of the whole picture
@@ -391,7 +388,7 @@ class Service:
         start = time.perf_counter()
         requests = [request for request, _ in asked]
         by_class = requests[0].ability == "class"
-        arguments = self._by_class(requests[0]) if by_class else batch.by_words(requests)
+        arguments = batch.by_class(requests[0]) if by_class else batch.by_words(requests)
         steps = arguments.get("num_inference_steps") or self.defaults["num_inference_steps"]
         # The authors' grid of n times makes n - 1 steps.
         lines = [(progress, request.count) for request, progress in asked]
@@ -407,41 +404,11 @@ class Service:
             Drawn(output.images[share.rows], masks[share.rows], share.stopped_at, seconds) for share in follower.shares
         ]
 
-    def _by_class(self, request: GenerateRequest) -> dict[str, Any]:
-        """The pipeline's arguments for a class; all else is as the authors have it, so a recipe need not say it."""
-        named = CLASS_DEFAULTS | {"guidance_interval": WHOLE_INTERVAL}
-        settings = {name: value if (said := getattr(request, name)) is None else said for name, value in named.items()}
-        return {"class_labels": [request.class_label] * request.count, **settings}
-
     def _recipe(self, request: Request, seed: int | None, image: Image.Image) -> Recipe:
-        """What repeats this picture, with the checkpoint's own settings written out."""
-        from rpiae.recipe import Recipe, pixels_sha256
-
-        asked: dict[str, Any] = {}
-        if request.ability == "class":
-            asked = self._by_class(request)
-            name = self.class_name(request.class_label) if self.classes == IMAGENET else None
-            asked |= {"class_label": request.class_label, "prompt": name, "seed": seed}
-            del asked["class_labels"]
-        elif isinstance(request, (GenerateRequest, EditRequest)):
-            defaults = self.defaults
-            asked = {
-                "prompt": request.prompt,
-                "negative_prompt": request.negative_prompt or None,
-                "seed": seed,
-            }
-            for name in ("num_inference_steps", "guidance_scale", "image_guidance_scale"):
-                if hasattr(request, name):
-                    value = getattr(request, name)
-                    asked[name] = defaults[name] if value is None else value
-            asked["preserve_unchanged"] = getattr(request, "preserve_unchanged", None)
-        for part in ("source", "mask"):
-            picture = getattr(request, part, None)
-            asked[f"{part}_sha256"] = None if picture is None else pixels_sha256(picture)
-        size = {"width": image.width, "height": image.height}
-        held = self._held
+        held, label = self._held, getattr(request, "class_label", None)
+        name = self.class_name(label) if label is not None and self.classes == IMAGENET else None
         about = checkpoints.describe(held.place, held.pipeline, held.vae)
-        return Recipe(kind=request.kind, **asked, **size, **about)
+        return recipes.write(request, seed, image, self.defaults, name, about)
 
     def _notes(self, request: Request, pictures: tuple[Picture, ...]) -> tuple[str, ...]:
         """A large picture that was redrawn as a whole has lost detail: that is said, not left to be found."""
@@ -466,11 +433,3 @@ class Service:
 def _coverage(mask: Image.Image) -> float:
     """The share of a mask that is not 0."""
     return 1 - mask.histogram()[0] / (mask.width * mask.height)
-
-
-def check_checkpoint(checkpoint: str) -> None:
-    """ValueError when a path is plainly no checkpoint: the cheap look, before anything is imported."""
-    path = Path(checkpoint)
-    inside = [*path.glob("*.json"), *path.glob("vae/config.json"), *path.glob("*.pt")] if path.is_dir() else []
-    if not checkpoint.startswith("hf:") and not path.is_file() and not inside:
-        raise ValueError(say("error.checkpoint", folder=checkpoint))

@@ -64,9 +64,13 @@ def combine(velocities: Tensor, factors: tuple[float, ...]) -> Tensor:
 
 def check_interval(interval: tuple[float, float]) -> None:
     """ValueError for what is no interval of times."""
-    low, high = interval
-    if not 0 <= low <= high <= 1:
-        raise ValueError(f"a guidance interval is (low, high) with 0 <= low <= high <= 1, not {interval}")
+    try:
+        low, high = map(float, interval)
+        good = 0 <= low <= high <= 1
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ValueError(f"a guidance interval is (low, high) with 0 <= low <= high <= 1, not {interval!r}")
 
 
 def inside(t: float | Tensor, interval: tuple[float, float]) -> bool:

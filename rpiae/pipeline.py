@@ -86,15 +86,20 @@ class RPiAEPipeline(DiffusionPipeline):
         self._interrupt = False
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, torch_dtype=torch.float32, **unknown) -> "RPiAEPipeline":
+    def from_pretrained(
+        cls, source: str | Path, torch_dtype=torch.float32, vae: AutoencoderRPiAE | None = None, **unknown
+    ) -> "RPiAEPipeline":
         """Load a checkpoint folder, or "hf:org/name" from the hub. Strict: see `rpiae.loading`.
+
+        Args:
+            vae: the folder's tokenizer, where it is loaded already.
 
         Raises:
             ValueError: what is missing, damaged or foreign, and where.
         """
         folder, index, scheduler = open_pipeline(cls, source, "an RPiAE checkpoint", unknown)
         pipe = cls(
-            vae=AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
+            vae=vae or AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
             transformer=RPiAETransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),
             text_encoder=cast(TextEncoder.from_pretrained(folder / "text_encoder"), torch_dtype),
             scheduler=scheduler,

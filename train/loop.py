@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from .config import INCIDENTAL, StageSettings, as_recorded
-from .data.reader import names
+from .failures import Failures
 from .optim import build_optimizers, rate, set_rate
 from .runtime import mean_over_processes
 from .states import Log, States, write_whole
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 REVISABLE = ("optimizer", "precision")
 # How long processes wait for the main one, which alone validates and exports.
 PATIENCE = timedelta(hours=1)
-# Of a batch that went wrong: so many of its rows are named.
-NAMED = 10
 
 
 class Progress:
@@ -92,7 +90,7 @@ class Loop:
     """
 
     def __init__(self, task: Task, settings: StageSettings, folder: Path, seed: int = 0, key: str | None = None):
-        self.key, self.revisable = key or f"stages.{Path(folder).name}", key is None
+        self.key = key or f"stages.{Path(folder).name}"
         self.task, self.settings, self.folder, self.seed = task, settings, Path(folder), seed
         AcceleratorState._reset_state(reset_partial_state=True)  # stages of one process may differ in precision
         self.accelerator = Accelerator(
@@ -108,6 +106,7 @@ class Loop:
         self._check_parallelism()
         self.progress = Progress()
         self.states, self.log = States(self.folder, settings.keep_states), Log(self.folder / "log.jsonl")
+        self.failures = Failures(self.key, settings, self.states, task, revisable=key is None)
         self.steps = math.ceil(settings.samples / settings.batch_size)
         self.saved_step: int | None = None
         self.last_saved = time.monotonic()
@@ -148,7 +147,8 @@ class Loop:
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-            raise ValueError(self._out_of_memory(error)) from None
+            part, where = self.part_size, self.accelerator.device
+            raise self.failures.of_memory(self.progress.step, part, where, error) from None
 
     def _run(self, resume: bool, revise: bool) -> Progress:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -325,57 +325,17 @@ class Loop:
             with self.accelerator.autocast():
                 self.task.measure(parts)
 
-    def _samples_of(self, step: int) -> str:
-        """Which samples a step had; of data that is read, also which rows the first of them are."""
-        first, end = step * self.settings.batch_size, (step + 1) * self.settings.batch_size
-        try:
-            found = names(self.task.dataset, range(first, min(end, first + NAMED)))
-        except (ValueError, OSError):  # a failure to read is not what the message is about
-            found = {}
-        rows = "".join(f"; {source}: {', '.join(ids)}" for source, ids in found.items())
-        more = ", ..." if rows and end - first > NAMED else ""
-        return f"samples {first} to {end - 1}{rows}{more}"
-
-    def _go_on(self) -> str:
-        """How to go on after a failure; the last good state is never written over by it."""
-        states = self.states.all()
-        if not states or not self.revisable:
-            return f"it cannot go on with other settings: remove {self.folder} and start again with"
-        return f"the last state is {states[-1].name}: go on with --resume and"
-
     def _check_finite(self, losses: dict[str, Tensor]) -> None:
         """Of a batch: before the step is taken, and of what learns beside the loss. On all processes alike."""
-        if all(torch.isfinite(value) for value in losses.values()):
-            return
-        values = {name: float(value) for name, value in losses.items()}
-        raise ValueError(
-            f"the loss is not finite at step {self.progress.step} ({self._samples_of(self.progress.step)}): {values}; "
-            f"{self._go_on()} a lower learning rate ({self.key}.optimizer.lr, now {self.settings.optimizer.lr}), a "
-            f"longer warm-up ({self.key}.optimizer.warmup_samples) or {self.key}.precision=no"
-        )
+        if not all(torch.isfinite(value) for value in losses.values()):
+            raise self.failures.of_losses(self.progress.step, losses)
 
     def _watch(self, means: dict[str, float]) -> None:
         """ValueError when the task's own measure of divergence has left its lowest value far behind."""
         now, lowest, limit = means[self.task.watched], self.progress.lowest, self.settings.diverging
         if limit is not None and lowest is not None and now > limit * lowest > 0:
-            raise ValueError(
-                f"training diverges at step {self.progress.step} (up to {self._samples_of(self.progress.step - 1)}): "
-                f"{self.task.watched} is {now:.4g} and was {lowest:.4g}; {self._go_on()} a lower learning rate "
-                f"({self.key}.optimizer.lr, now {self.settings.optimizer.lr}) or a smaller "
-                f"{self.key}.optimizer.clip_norm, or allow it with {self.key}.diverging=null"
-            )
+            raise self.failures.of_course(self.progress.step, self.task.watched, now, lowest)
         self.progress.lowest = now if lowest is None else min(lowest, now)
-
-    def _out_of_memory(self, error: RuntimeError) -> str:
-        settings, part = self.settings, self.part_size
-        smaller = next((n for n in range(2, part + 1) if part % n == 0), None)
-        advice = f"{self.key}.batch_size must be lower, or the models smaller: a process has one sample at a time"
-        if smaller is not None:
-            advice = (
-                f"set {self.key}.accumulate={settings.accumulate * smaller}, which computes {part // smaller} samples "
-                f"at a time instead of {part} and gives the same curve, or lower {self.key}.batch_size"
-            )
-        return f"out of memory at step {self.progress.step} on {self.accelerator.device}: {advice} ({error.args[0]})"
 
     def _log(self, values: dict[str, float], bar: tqdm) -> None:
         if not self.accelerator.is_main_process:
@@ -408,11 +368,7 @@ class Loop:
     def _check_weights(self) -> None:
         """A finite loss may have had an infinite gradient: such weights never become a state to go on from."""
         if not all(torch.isfinite(parameter).all() for parameter in self._trainable()):
-            raise ValueError(
-                f"the weights are not finite after step {self.progress.step} "
-                f"(up to {self._samples_of(self.progress.step - 1)}); {self._go_on()} a lower learning rate "
-                f"({self.key}.optimizer.lr, now {self.settings.optimizer.lr}) or {self.key}.optimizer.clip_norm"
-            )
+            raise self.failures.of_weights(self.progress.step)
 
     def _save_is_due(self) -> bool:
         """By the main process's clock, for all."""

@@ -17,12 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from .. import images
-from ..loading import cast, open_pipeline, read_json, resolve
+from ..loading import read_json, resolve
 from ..official import is_official
 from ..pipeline import RPiAEPipeline
 from ..recipe import pixels_sha256
-from ..text import TextEncoder
-from ..transformer import RPiAETransformer2DModel
 from . import COMPACT, published, rpiae
 from .base import RANDOM, ModelTokenizer
 
@@ -79,15 +77,7 @@ def own_model(tokenizer: ModelTokenizer, source: str | os.PathLike | None = None
     vae, home = tokenizer.model, _folder(tokenizer.info.name, source)
     if home is None:
         return None
-    folder, index, scheduler = open_pipeline(RPiAEPipeline, home, "an RPiAE checkpoint", ())
-    pipe = RPiAEPipeline(
-        vae=vae,
-        transformer=RPiAETransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=vae.dtype),
-        text_encoder=cast(TextEncoder.from_pretrained(folder / "text_encoder"), vae.dtype),
-        scheduler=scheduler,
-        defaults=index.get("defaults"),
-    )
-    pipe.check_components()
+    pipe = RPiAEPipeline.from_pretrained(home, torch_dtype=vae.dtype, vae=vae)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(vae.device)
 

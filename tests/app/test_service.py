@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from app import checkpoint
 from app.outcome import Progress, Stopped
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest
-from app.service import Service, check_checkpoint
+from app.service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -166,11 +167,11 @@ def test_an_upload_is_described_and_a_bad_one_refused(service, picture, tmp_path
 
 def test_a_folder_that_is_no_checkpoint_is_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match="make checkpoint"):
-        check_checkpoint(str(tmp_path))
-    check_checkpoint("hf:org/name")  # is looked for when it is loaded
+        checkpoint.check(str(tmp_path))
+    checkpoint.check("hf:org/name")  # is looked for when it is loaded
     golden = ROOT / "tests" / "fixtures" / "golden"
-    check_checkpoint(str(golden))  # the authors' files
-    check_checkpoint(str(golden / "rpiae_stage3_1_c8_ema.pt"))
+    checkpoint.check(str(golden))  # the authors' files
+    checkpoint.check(str(golden / "rpiae_stage3_1_c8_ema.pt"))
 
 
 def truncate(folder):
