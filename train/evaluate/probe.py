@@ -66,6 +66,7 @@ def _fit(x: Tensor, classes: int, loss: Callable[[Tensor], Tensor]) -> Callable[
     mean, deviation = x.mean(0), x.std(0).clamp_min(1e-6)
     layer = nn.Linear(x.shape[1], classes)
     nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=60, line_search_fn="strong_wolfe")
     inputs = (x - mean) / deviation
 

@@ -1,6 +1,8 @@
-"""Which steps, time shift and guidance? A checkpoint's validation edits and prompts, judged for every setting.
+"""Which steps, time shift, guidance and number format? A checkpoint's validation edits and prompts, judged for every
+setting.
 
     python -m train study-sampling stickers-256 --steps 4 6 12 --shifts 2 8 30 --guidance 1 2
+    python -m train study-sampling stickers-256 --steps 6 --shifts 8 --dtypes float32 bfloat16
 
 Writes sampling-study.json, sampling-study.md (the best setting of each number of steps, then all) and
 sampling-curve.png. The scenes are apart from training's and from those that the README's tables are measured on:
@@ -8,9 +10,11 @@ defaults are chosen here.
 """
 
 import argparse
+import copy
 import itertools
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from rpiae import RPiAEPipeline
+from rpiae.loading import cast
 from rpiae.pipeline import make_scheduler
 
 from ..config import load_config
@@ -34,40 +39,51 @@ from .prompts import SKILLS, sample_prompts
 
 TAG = 90
 PROMPT_SEED = 1_000  # the tables' prompts are those of small seeds
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One setting: shares that the judge accepts, the error of the pixels that an edit changes (root mean square, of a
-    range of 1), and the seconds of an edit in a batch."""
+class Setting:
+    """How a checkpoint draws; `dtype` is the transformer's, as `rpiae.precision` chooses one for the studio."""
 
     steps: int
     time_shift: float
     guidance_scale: float
-    image_guidance_scale: float
+    image_guidance_scale: float = 1.0
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of a setting: shares that the judge accepts, the error of the pixels that an edit changes (root mean
+    square, of a range of 1), and the seconds of an edit in a batch."""
+
+    setting: Setting
     edits: float
     prompts: float
     changed_error: float
     seconds: float
 
 
-def study(pipe: RPiAEPipeline, settings: list[tuple[int, float, float, float]], edits: int, prompts: int) -> list[Row]:
-    """A row for each (steps, time shift, guidance, image guidance), on `edits` per category, `prompts` per skill."""
+def study(pipe: RPiAEPipeline, settings: Iterable[Setting], edits: int, prompts: int) -> list[Row]:
+    """A row for each setting, on `edits` per category and `prompts` per skill."""
     rng = np.random.default_rng([0, TAG])
     cases = [sample_edit(rng, category) for category in CATEGORIES for _ in range(edits)]
     texts = [prompt for skill in SKILLS for prompt in sample_prompts(skill, prompts, PROMPT_SEED)]
     sources, targets = (tensor_of([draw(getattr(case, which)) for case in cases]) for which in ("source", "target"))
     changed = (sources != targets).any(1)
-    rows = []
-    for steps, shift, guidance, image_guidance in settings:
-        pipe.register_modules(scheduler=make_scheduler(shift))
-        scales = {"num_inference_steps": steps, "guidance_scale": guidance}
+    transformer, rows = pipe.transformer, []
+    for setting in settings:
+        cast_one = cast(copy.deepcopy(transformer), getattr(torch, setting.dtype))
+        pipe.register_modules(scheduler=make_scheduler(setting.time_shift), transformer=cast_one)
+        scales = {"num_inference_steps": setting.steps, "guidance_scale": setting.guidance_scale}
         results, drawn, start = [], [], time.perf_counter()
         for some in batches(cases):
             results += pipe(
                 [case.instruction for case in some],
                 image=[Image.fromarray(draw(case.source)) for case in some],
-                image_guidance_scale=image_guidance, generator=seeded(TAG, len(results), len(some)), **scales,
+                image_guidance_scale=setting.image_guidance_scale,
+                generator=seeded(TAG, len(results), len(some)), **scales,
             ).images  # fmt: skip
         seconds = time.perf_counter() - start
         for some in batches(texts):
@@ -77,21 +93,23 @@ def study(pipe: RPiAEPipeline, settings: list[tuple[int, float, float, float]], 
         accepted = judge_all(judge_scene, results, [case.target for case in cases])
         right = judge_all(judge_claims, drawn, [one.claims for one in texts])
         shares = [float(np.mean([verdict.ok for verdict in verdicts])) for verdicts in (accepted, right)]
-        rows.append(Row(steps, shift, guidance, image_guidance, *shares, error.item(), seconds / len(cases)))
+        rows.append(Row(setting, *shares, error.item(), seconds / len(cases)))
         print(markdown(rows[-1:]).splitlines()[-1], flush=True)
     return rows
 
 
 def markdown(rows: list[Row]) -> str:
     lines = [
-        "| steps | shift | guidance | image guidance | edits right | prompts right | error where changed | s an edit |",
-        "|---|---|---|---|---|---|---|---|",
+        "| steps | shift | guidance | image guidance | format | edits right | prompts right | error where changed "
+        "| s an edit |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row.steps} | {row.time_shift:g} | {row.guidance_scale:g} | {row.image_guidance_scale:g} "
-        f"| {100 * row.edits:.1f} % | {100 * row.prompts:.1f} % | {row.changed_error:.4f} | {row.seconds:.2f} |"
-        for row in rows
-    ]
+    for row in rows:
+        of = row.setting
+        lines.append(
+            f"| {of.steps} | {of.time_shift:g} | {of.guidance_scale:g} | {of.image_guidance_scale:g} | {of.dtype} "
+            f"| {100 * row.edits:.1f} % | {100 * row.prompts:.1f} % | {row.changed_error:.4f} | {row.seconds:.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -99,7 +117,7 @@ def best_of_each(rows: list[Row]) -> list[Row]:
     """For each number of steps its best setting: most edits right, then most prompts, then the smallest error."""
     best: dict[int, Row] = {}
     for row in sorted(rows, key=lambda row: (row.edits, row.prompts, -row.changed_error)):
-        best[row.steps] = row
+        best[row.setting.steps] = row
     return [best[steps] for steps in sorted(best)]
 
 
@@ -108,14 +126,15 @@ def curve(rows: list[Row]) -> Figure:
     figure = Figure(figsize=(11, 5), layout="constrained")
     panels, best = figure.subplots(1, 2), best_of_each(rows)
     lines: dict[str, list[Row]] = {"the best setting of each number of steps": best}
-    for row in sorted(rows, key=lambda row: row.steps):
-        scales = f"guidance {row.guidance_scale:g}, image guidance {row.image_guidance_scale:g}"
-        lines.setdefault(f"shift {row.time_shift:g}, {scales}", []).append(row)
+    for row in sorted(rows, key=lambda row: row.setting.steps):
+        of = row.setting
+        scales = f"guidance {of.guidance_scale:g}, image guidance {of.image_guidance_scale:g}"
+        lines.setdefault(f"shift {of.time_shift:g}, {scales}, {of.dtype}", []).append(row)
     for panel, name in zip(panels, ("edits", "prompts"), strict=True):
         for label, some in reversed(lines.items()):  # the first one on top
             shares, width = [getattr(row, name) for row in some], 3 if some is best else 1
-            panel.plot([row.steps for row in some], shares, marker="o", linewidth=width, label=label)
-        panel.set(title=f"{name} right", xlabel="steps", xticks=[row.steps for row in best])
+            panel.plot([row.setting.steps for row in some], shares, marker="o", linewidth=width, label=label)
+        panel.set(title=f"{name} right", xlabel="steps", xticks=[row.setting.steps for row in best])
         panel.yaxis.set_major_formatter(PercentFormatter(1.0))
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
@@ -142,6 +161,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--shifts", type=float, nargs="+", default=[2.0, 8.0])
     parser.add_argument("--guidance", type=float, nargs="+", default=[2.0])
     parser.add_argument("--image-guidance", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--dtypes", choices=DTYPES, nargs="+", default=["float32"], help="of the transformer")
     parser.add_argument("--edits", type=int, default=3, help="per category")
     parser.add_argument("--prompts", type=int, default=4, help="per skill")
     options = parser.parse_intermixed_args(arguments)
@@ -149,8 +169,8 @@ def main(arguments: list[str]) -> None:
     set_up(config)
     pipe = RPiAEPipeline.from_pretrained(options.checkpoint or config.checkpoint).to(device())
     pipe.set_progress_bar_config(disable=True)
-    grid = itertools.product(options.steps, options.shifts, options.guidance, options.image_guidance)
+    grid = itertools.product(options.steps, options.shifts, options.guidance, options.image_guidance, options.dtypes)
     with torch.inference_mode():
-        rows = study(pipe, list(grid), options.edits, options.prompts)
+        rows = study(pipe, itertools.starmap(Setting, grid), options.edits, options.prompts)
     write(rows, config.output)
     print(markdown(rows))

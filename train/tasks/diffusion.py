@@ -115,6 +115,8 @@ class DiffusionTask(Task):
             compile_methods(block, "context", "target")
         if self.transformer.head is not None:
             compile_methods(self.transformer.head, "forward")
+        if self.readout is not None:
+            compile_methods(self.readout, "forward")
 
     @torch.no_grad()
     def encode(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, list[str]]:
@@ -186,7 +188,8 @@ class DiffusionTask(Task):
         """
         before, after, editing = _sources_and_targets(batch["images"], batch)
         noise = 0 if self.stage.data is None else PHOTO_NOISE
-        differs = ((after.short() - before.short()).abs() > noise).any(1, keepdim=True)
+        apart = torch.maximum(before, after) - torch.minimum(before, after)  # of bytes, without widening them
+        differs = (apart > noise).any(1, keepdim=True)
         return (differs & editing[:, None, None, None]).float()
 
     @staticmethod

@@ -6,29 +6,33 @@ from PIL import Image
 
 from train.__main__ import main
 from train.evaluate import sampling_study
-from train.evaluate.sampling_study import Row, best_of_each, curve, markdown
+from train.evaluate.sampling_study import Row, Setting, best_of_each, curve, markdown
 
 
 def test_each_setting_of_the_grid_gets_a_row(smoke_checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sampling_study, "CATEGORIES", ("color_alter", "background_change"))  # the judge takes its time
     monkeypatch.setattr(sampling_study, "SKILLS", ("single object",))
-    grid = ["--steps", "1", "2", "--shifts", "3", "--guidance", "1"]
+    grid = ["--steps", "1", "2", "--shifts", "3", "--guidance", "1", "--dtypes", "float32", "bfloat16"]
     few = ["--edits", "1", "--prompts", "1", "--checkpoint", str(smoke_checkpoint)]
     assert main(["study-sampling", "smoke", f"output={tmp_path}", *grid, *few]) == 0
-    rows = [Row(**row) for row in json.loads((tmp_path / "sampling-study.json").read_text())]
-    assert [(row.steps, row.time_shift, row.guidance_scale) for row in rows] == [(1, 3.0, 1.0), (2, 3.0, 1.0)]
+    written = json.loads((tmp_path / "sampling-study.json").read_text())
+    rows = [Row(Setting(**row.pop("setting")), **row) for row in written]
+    assert [row.setting for row in rows] == [
+        Setting(steps, 3.0, 1.0, 1.0, dtype) for steps in (1, 2) for dtype in ("float32", "bfloat16")
+    ]
     assert markdown(rows) in capsys.readouterr().out
-    # Untrained: nothing is right, and another number of steps is another picture.
+    # Untrained: nothing is right; another number of steps or another format is another picture.
     assert {(row.edits, row.prompts) for row in rows} == {(0.0, 0.0)}
-    assert rows[0].changed_error != rows[1].changed_error
+    assert len({row.changed_error for row in rows}) == 4
     assert all(0.05 < row.changed_error < 1 and row.seconds > 0 for row in rows)
-    assert (tmp_path / "sampling-study.md").read_text().count(markdown(rows)) == 2  # of one setting all are the best
+    text = (tmp_path / "sampling-study.md").read_text()
+    assert markdown(best_of_each(rows)) in text and markdown(rows) in text
     with Image.open(tmp_path / "sampling-curve.png") as picture:
         assert picture.width > picture.height
 
 
 def row(steps: int, shift: float, edits: float, prompts: float = 0.5, error: float = 0.1) -> Row:
-    return Row(steps, shift, 2.0, 1.0, edits, prompts, error, 1.0)
+    return Row(Setting(steps, shift, 2.0), edits, prompts, error, 1.0)
 
 
 def test_the_best_of_each_number_of_steps_is_that_with_most_edits_right():
@@ -42,7 +46,7 @@ def test_the_curve_has_a_line_for_the_best_and_one_for_each_setting():
     shown = {line.get_label(): line.get_xydata().tolist() for line in edits.get_lines()}
     assert shown == {
         "the best setting of each number of steps": [[4, 0.1], [6, 0.3]],
-        "shift 2, guidance 2, image guidance 1": [[4, 0.1], [6, 0.3]],
-        "shift 8, guidance 2, image guidance 1": [[4, 0.1], [6, 0.2]],
+        "shift 2, guidance 2, image guidance 1, float32": [[4, 0.1], [6, 0.3]],
+        "shift 8, guidance 2, image guidance 1, float32": [[4, 0.1], [6, 0.2]],
     }
     assert [line.get_ydata().tolist() for line in prompts.get_lines()][-1] == [0.5, 0.5]
