@@ -6,7 +6,6 @@ number of processes see the same.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -31,6 +30,8 @@ class ScenePairs(Dataset):
     Args:
         common, common_share: a share of the items shows no other nouns than these (and signs), as some things are
             pictured and asked for far more often than others. ValueError for a noun that there is not.
+        anchor_share: the share of scenes whose stickers stand on the nine anchors, where "at the top left" puts them;
+            the specification's when None. With few places to be at, shapes are learned sooner.
     """
 
     def __init__(
@@ -42,12 +43,16 @@ class ScenePairs(Dataset):
         draws: int,
         common: Sequence[str] = (),
         common_share: float = 0.0,
+        anchor_share: float | None = None,
     ):
         if unknown := [noun for noun in common if noun not in VOCABULARY.drawn_nouns]:
             raise ValueError(f"the vocabulary of scenes has no {', '.join(unknown)}")
         if common_share and len(set(common)) <= MOST_OBJECTS:
             raise ValueError(f"common nouns are {len(set(common))}; a scene may need {MOST_OBJECTS + 1} different ones")
         self.common, self.common_share = tuple(common), common_share
+        self.sampling = VOCABULARY.sampling
+        if anchor_share is not None:
+            self.sampling = self.sampling | {"p_anchor_layout": anchor_share}
         self.key = (seed, tag)
         self.items = items
         self.latent_shape = latent_shape
@@ -60,7 +65,8 @@ class ScenePairs(Dataset):
         """The two edits of item `index`, and the generator to go on with."""
         rng = np.random.default_rng([*self.key, index])
         is_common = self.common_share and rng.random() < self.common_share
-        with VOCABULARY.narrowed(drawn_nouns=self.common) if is_common else nullcontext():
+        nouns = self.common if is_common else VOCABULARY.drawn_nouns
+        with VOCABULARY.narrowed(drawn_nouns=nouns, sampling=self.sampling):
             first = sample_edit(rng)
             return first, sample_edit(rng, source=first.source), rng
 

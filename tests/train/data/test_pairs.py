@@ -1,9 +1,10 @@
-"""Scenes for the diffusion transformer: the common nouns get their share, and nothing else changes."""
+"""Scenes for the diffusion transformer: common nouns and anchors get their shares, and nothing else changes."""
 
 import pytest
 
 from train.data.pairs import ScenePairs
 from train.data.scenes import VOCABULARY
+from train.data.scenes.scene import at_place, region
 from train.data.scenes.vocabulary import SIGN
 
 COMMON = ("apple", "car", "cat", "dog", "fish", "house", "star", "tree")
@@ -18,12 +19,24 @@ def nouns(items: ScenePairs, index: int) -> set[str]:
     return {one.noun for scene in (first.source, first.target, second.target) for one in scene.objects} - {SIGN}
 
 
+def on_anchors(items: ScenePairs, index: int) -> bool:
+    first, _, _ = items.edits(index)
+    return all(at_place(one, *region(one)) == one for one in first.source.objects)
+
+
 def test_common_nouns_have_their_share_of_the_items():
     some, all_of_them = pairs(common=COMMON, common_share=0.5), pairs(common=COMMON, common_share=1.0)
     common = [nouns(some, index) <= set(COMMON) for index in range(40)]
     assert 10 < sum(common) < 30
     assert set().union(*(nouns(all_of_them, index) for index in range(40))) == set(COMMON)
     assert len(VOCABULARY.drawn_nouns) > 100  # whole again
+
+
+def test_anchors_have_their_share_of_the_scenes():
+    half, all_of_them = pairs(anchor_share=0.5), pairs(anchor_share=1.0)
+    assert 10 < sum(on_anchors(half, index) for index in range(40)) < 30
+    assert all(on_anchors(all_of_them, index) for index in range(40))
+    assert VOCABULARY.sampling["p_anchor_layout"] == 0.4  # whole again
 
 
 def test_without_a_share_items_are_what_they_were():
