@@ -288,12 +288,17 @@ def load_config(name: str, overrides: list[str] | None = None) -> TrainingConfig
 
 
 def read_settings(name: str, folder: Path, what: str, overrides: list[str] | None = None) -> dict:
-    """A YAML file by its name in a folder, or by its path, with overrides; `what` it is called in a ValueError."""
+    """A YAML file by its name in a folder, or by its path, with overrides; `what` it is called in a ValueError.
+
+    A file that says `extends: NAME` has that one's settings wherever it has none of its own.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise ValueError(f"no {what} {name!r}; there are: {known}")
     settings = _apart(yaml.safe_load(path.read_text(encoding="utf-8")))
+    if "extends" in settings:
+        settings = _merged(read_settings(settings.pop("extends"), folder, what), settings)
     for override in overrides or []:
         _apply(settings, override)
     return settings
@@ -318,6 +323,15 @@ def _apply(settings: dict, override: str) -> None:
         if not isinstance(settings, dict):
             raise ValueError(f"{parent!r} in {override!r} holds a value, not settings")
     settings[last] = yaml.safe_load(value)
+
+
+def _merged(settings: dict, own: dict) -> dict:
+    """`settings` with those of `own` in place of theirs, at every depth; what is no dict is replaced whole."""
+    merged = dict(settings)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 def _apart(value):

@@ -105,7 +105,7 @@ def describe(config: TrainingConfig, names: list[str]) -> str:
             f"  pictures of a sample: {cost.pictures_per_sample}",
             f"  memory without activations, GiB: {cost.memory_gib:.2f}",
             f"  activations of one sample in float32, GiB: {cost.activations / 2**30:.3f}",
-            *(f"  hours on {machine.name}: {machine.hours(cost.flops):.2f}" for machine in MACHINES),
+            *(f"  hours on {machine.name}: {machine.hours(cost.flops):.3f}" for machine in MACHINES),
             *(
                 f"  samples at a time on {machine.name} ({machine.memory_gib:g} GiB): "
                 f"{cost.samples_at_a_time(machine) or 'none'}"
@@ -120,7 +120,7 @@ def describe(config: TrainingConfig, names: list[str]) -> str:
     lines += ["all of it:" if len(names) > 1 else "pictures:", f"  pictures: {pictures}"]
     if len(names) > 1:
         total = sum(cost.flops for cost in costs.values())
-        lines += [f"  hours on {machine.name}: {machine.hours(total):.2f}" for machine in MACHINES]
+        lines += [f"  hours on {machine.name}: {machine.hours(total):.3f}" for machine in MACHINES]
     lines += ["machines:", *(f"  {machine.name}: {machine.said}" for machine in MACHINES)]
     return "\n".join(lines)
 

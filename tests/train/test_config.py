@@ -16,6 +16,25 @@ def test_overrides_reach_the_depth_they_name():
     assert (config.seed, config.stages["edit"].samples, str(config.output)) == (7, 5, "/somewhere/else")
 
 
+def test_a_config_that_extends_another_has_its_settings_where_it_has_none_of_its_own(tmp_path):
+    own = "extends: smoke\nname: own\nstages: {edit: {samples: 5, optimizer: {lr: 0.5}}}\n"
+    (tmp_path / "own.yaml").write_text(own)
+    own, smoke = load_config(str(tmp_path / "own.yaml"), ["seed=7"]), load_config("smoke")
+    assert (own.name, own.seed, own.models, own.output) == ("own", 7, smoke.models, smoke.output)
+    edit, before = own.stages["edit"], smoke.stages["edit"]
+    assert (edit.samples, edit.optimizer.lr) == (5, 0.5)
+    assert (edit.batch_size, edit.optimizer.warmup_samples) == (before.batch_size, before.optimizer.warmup_samples)
+    assert {name: stage for name, stage in own.stages.items() if name != "edit"} == {
+        name: stage for name, stage in smoke.stages.items() if name != "edit"
+    }
+
+
+def test_a_config_that_extends_none_that_there_is_says_so(tmp_path):
+    (tmp_path / "own.yaml").write_text("extends: smok\n")
+    with pytest.raises(ValueError, match="no training config 'smok'"):
+        load_config(str(tmp_path / "own.yaml"))
+
+
 def test_no_is_a_precision_not_a_falsehood():
     assert load_config("stickers-256", ["stages.edit.precision=no"]).stages["edit"].precision == "no"
 
