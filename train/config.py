@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -176,8 +176,8 @@ class DiffusionStage(StageSettings):
     # Of scenes: this share of them shows no other nouns than these, as `ScenePairs` has it.
     common_nouns: tuple[str, ...] = ()
     common_share: float = Field(default=0.0, ge=0, le=1)
-    # Of scenes: this share stands on the nine anchors, as `ScenePairs` has it; left out, the specification's.
-    anchor_share: float | None = Field(default=None, ge=0, le=1)
+    # Of scenes, in place of the vocabulary's own shares (assets/scenes/vocabulary.json, "sampling").
+    scene_sampling: dict[str, Any] = {}
     drop_text: float = 0.1
     drop_both: float = 0.05
     time_shift: float = 2.0

@@ -5,7 +5,9 @@ captioned pictures. Item i is a pure function of (seed, i), its noise and times 
 number of processes see the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +32,7 @@ class ScenePairs(Dataset):
     Args:
         common, common_share: a share of the items shows no other nouns than these (and signs), as some things are
             pictured and asked for far more often than others. ValueError for a noun that there is not.
-        anchor_share: the share of scenes whose stickers stand on the nine anchors, where "at the top left" puts them;
-            the specification's when None. With few places to be at, shapes are learned sooner.
+        sampling: in place of the vocabulary's own shares, by their names; ValueError for one that there is not.
     """
 
     def __init__(
@@ -43,16 +44,16 @@ class ScenePairs(Dataset):
         draws: int,
         common: Sequence[str] = (),
         common_share: float = 0.0,
-        anchor_share: float | None = None,
+        sampling: Mapping[str, Any] = MappingProxyType({}),
     ):
         if unknown := [noun for noun in common if noun not in VOCABULARY.drawn_nouns]:
             raise ValueError(f"the vocabulary of scenes has no {', '.join(unknown)}")
+        if unknown := [name for name in sampling if name not in VOCABULARY.sampling]:
+            raise ValueError(f"the vocabulary's sampling has no {', '.join(unknown)}")
         if common_share and len(set(common)) <= MOST_OBJECTS:
             raise ValueError(f"common nouns are {len(set(common))}; a scene may need {MOST_OBJECTS + 1} different ones")
         self.common, self.common_share = tuple(common), common_share
-        self.sampling = VOCABULARY.sampling
-        if anchor_share is not None:
-            self.sampling = self.sampling | {"p_anchor_layout": anchor_share}
+        self.sampling = sampling
         self.key = (seed, tag)
         self.items = items
         self.latent_shape = latent_shape
@@ -66,7 +67,8 @@ class ScenePairs(Dataset):
         rng = np.random.default_rng([*self.key, index])
         is_common = self.common_share and rng.random() < self.common_share
         nouns = self.common if is_common else VOCABULARY.drawn_nouns
-        with VOCABULARY.narrowed(drawn_nouns=nouns, sampling=self.sampling):
+        sampling = {**VOCABULARY.sampling, **self.sampling}
+        with VOCABULARY.narrowed(drawn_nouns=nouns, sampling=sampling):
             first = sample_edit(rng)
             return first, sample_edit(rng, source=first.source), rng
 

@@ -84,7 +84,7 @@ class DiffusionTask(Task):
         # Frozen and outside the module tree: they are neither trained nor saved with the state.
         self.frozen = {"vae": vae.eval().requires_grad_(False), "text_encoder": text_encoder}
         if stage.data is None:
-            shares = stage.common_nouns, stage.common_share, stage.anchor_share
+            shares = stage.common_nouns, stage.common_share, stage.scene_sampling
             self.dataset = ScenePairs(config.seed, TAG, stage.samples, vae.latent_shape, stage.draws, *shares)
             self.held_out = ScenePairs(config.seed, HELD_OUT_TAG, VALIDATION_ITEMS, vae.latent_shape, 4)
         else:

@@ -33,7 +33,7 @@ def test_common_nouns_have_their_share_of_the_items():
 
 
 def test_anchors_have_their_share_of_the_scenes():
-    half, all_of_them = pairs(anchor_share=0.5), pairs(anchor_share=1.0)
+    half, all_of_them = (pairs(sampling={"p_anchor_layout": share}) for share in (0.5, 1.0))
     assert 10 < sum(on_anchors(half, index) for index in range(40)) < 30
     assert all(on_anchors(all_of_them, index) for index in range(40))
     assert VOCABULARY.sampling["p_anchor_layout"] == 0.4  # whole again
@@ -47,5 +47,7 @@ def test_without_a_share_items_are_what_they_were():
 def test_names_and_numbers_that_cannot_be_are_told():
     with pytest.raises(ValueError, match="no appel"):
         pairs(common=("appel",), common_share=0.5)
+    with pytest.raises(ValueError, match="sampling has no p_anchor"):
+        pairs(sampling={"p_anchor": 0.5})
     with pytest.raises(ValueError, match="common nouns are 2"):
         pairs(common=COMMON[:2], common_share=0.5)
