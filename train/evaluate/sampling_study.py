@@ -74,8 +74,8 @@ def study(pipe: RPiAEPipeline, settings: Iterable[Setting], edits: int, prompts:
     changed = (sources != targets).any(1)
     transformer, rows = pipe.transformer, []
     for setting in settings:
-        cast_one = cast(copy.deepcopy(transformer), getattr(torch, setting.dtype))
-        pipe.register_modules(scheduler=make_scheduler(setting.time_shift), transformer=cast_one)
+        drawing = cast(copy.deepcopy(transformer), getattr(torch, setting.dtype))
+        pipe.register_modules(scheduler=make_scheduler(setting.time_shift), transformer=drawing)
         scales = {"num_inference_steps": setting.steps, "guidance_scale": setting.guidance_scale}
         results, drawn, start = [], [], time.perf_counter()
         for some in batches(cases):
