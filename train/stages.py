@@ -67,6 +67,7 @@ class Stages:
 
     def __init__(self, config: TrainingConfig):
         self.config = config
+        publish.put_back(config.checkpoint)
         if config.init is not None and not (config.init / "vae").is_dir():
             raise ValueError(f"init={config.init} is no checkpoint folder: it has no vae")
 
@@ -93,7 +94,7 @@ class Stages:
             result = folder / "result"
             shutil.rmtree(result, ignore_errors=True)
             task.export(result)
-            write_whole(folder / "finished.json", json.dumps(self._leg(name, progress), indent=1))
+            write_whole(self._finished_file(name), json.dumps(self._leg(name, progress), indent=1))
         loop.accelerator.wait_for_everyone()
         return True
 
@@ -103,7 +104,7 @@ class Stages:
         A stage that this output finished with other settings is an error; the checkpoint's legs count when theirs are
         this config's.
         """
-        file = self.config.output / name / "finished.json"
+        file = self._finished_file(name)
         if file.is_file():
             leg = json.loads(file.read_text(encoding="utf-8"))
             if not self._is_ours(name, leg):
@@ -126,24 +127,45 @@ class Stages:
         ours, theirs = ({key: value for key, value in one.items() if key not in INCIDENTAL} for one in both)
         return ours == theirs
 
+    def published(self) -> bool:
+        """Whether the checkpoint folder has what this output finished: a run that is killed after its last step has not
+        come to it. A folder that is newer than a stage's result was written by another run, which is left alone."""
+        folder = self.config.checkpoint
+        if not (folder / publish.TRAINING_FILE).is_file():
+            return folder.is_dir()
+        listed, written = publish.read_legs(folder), (folder / publish.TRAINING_FILE).stat().st_mtime
+        names = self._finished_here()
+        if self._drawing_stage(names) is None:
+            names = [name for name in names if name not in publish.transformer_stages(self.config)]
+        return all(
+            json.loads(file.read_text(encoding="utf-8")) in listed.get(name, [])
+            for name in names
+            if (file := self._finished_file(name)).stat().st_mtime > written
+        )
+
     def publish(self) -> None:
         """Write what this output has finished to the checkpoint folder."""
-        legs = {}
-        for name in self.config.stages:
-            if (self.config.output / name / "finished.json").is_file():
-                legs[name] = self.finished(name)
-        diffusion = [name for name in legs if isinstance(self.config.stages[name], DiffusionStage)]
-        # Of several class-conditional stages the last is the model; an earlier one is for guiding it.
-        classes = [n for n, s in self.config.stages.items() if isinstance(s, ClassConditionalStage)][-1:]
-        classes = [name for name in classes if name in legs]
-        if not diffusion and not classes and self.tokenizer_stage not in legs:
+        legs = {name: self.finished(name) for name in self._finished_here()}
+        drawing = self._drawing_stage(list(legs))
+        if drawing is None and self.tokenizer_stage not in legs:
             return
         transformer = None
-        if diffusion:
-            transformer = RPiAETransformer2DModel.from_pretrained(self.result(diffusion[-1]))
-        elif classes:
-            transformer = LightningDiT2DModel.from_pretrained(self.result(classes[-1]))
+        if drawing is not None:
+            diffusion = isinstance(self.config.stages[drawing], DiffusionStage)
+            model = RPiAETransformer2DModel if diffusion else LightningDiT2DModel
+            transformer = model.from_pretrained(self.result(drawing))
         publish.write_checkpoint(self.config, self.vae(), transformer, legs)
+
+    def _finished_here(self) -> list[str]:
+        return [name for name in self.config.stages if self._finished_file(name).is_file()]
+
+    def _drawing_stage(self, finished: list[str]) -> str | None:
+        """Of finished stages the one whose transformer is published."""
+        if diffusion := [name for name in finished if isinstance(self.config.stages[name], DiffusionStage)]:
+            return diffusion[-1]
+        # Of several class-conditional stages the last is the model; an earlier one is for guiding it.
+        classes = [n for n, s in self.config.stages.items() if isinstance(s, ClassConditionalStage)]
+        return classes[-1] if classes and classes[-1] in finished else None
 
     def _leg(self, name: str, progress: Progress) -> dict:
         """What the model card says of a finished stage."""
@@ -159,11 +181,11 @@ class Stages:
 
     def result(self, name: str) -> Path:
         """Folder of a finished stage's result; ValueError with the command when it is not there."""
-        folder = self.config.output / name / "result"
-        if not folder.is_dir():
+        folder, mark = self.config.output / name / "result", self._finished_file(name)
+        if not self._has_result(name):
             raise ValueError(
-                f"stage {name!r} of {self.config.name} is not finished ({folder} is missing); "
-                f"run: python -m train {self.config.name} {name}"
+                f"stage {name!r} of {self.config.name} is not finished ({mark if folder.is_dir() else folder} is "
+                f"missing); run: python -m train {self.config.name} {name}"
             )
         return folder
 
@@ -231,7 +253,7 @@ class Stages:
             elif models.encoder_weights is not None:
                 load_dinov2(vae.encoder, models.encoder_weights)
             return AutoencoderTask(vae, stage, seed, fresh=("decoder",) if stage.start == "linear" else ())
-        if self.config.init is not None and not (self.config.output / before / "result").is_dir():
+        if self.config.init is not None and not self._has_result(before):
             return AutoencoderTask(AutoencoderRPiAE.from_pretrained(self.config.init / "vae"), stage, seed)
         vae = AutoencoderRPiAE.from_pretrained(self.result(before))
         if vae.bridge is not None:
@@ -244,8 +266,12 @@ class Stages:
             return AutoencoderTask(bridged, stage, seed)
         return AutoencoderTask(bridged, stage, seed, fresh=("bridge",))
 
+    def _finished_file(self, name: str) -> Path:
+        return self.config.output / name / "finished.json"
+
     def _has_result(self, name: str) -> bool:
-        return (self.config.output / name / "result").is_dir()
+        """Whether there is a whole one: a run that is killed while it exports leaves a part of it, and no mark."""
+        return self._finished_file(name).is_file() and (self.config.output / name / "result").is_dir()
 
     @property
     def tokenizer_stage(self) -> str | None:

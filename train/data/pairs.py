@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from .pictures import WHOLE, to_chw, token_labels
-from .scenes import VOCABULARY, Edit, caption, draw, sample_edit
+from .scenes import CATEGORIES, VOCABULARY, Edit, caption, draw, sample_edit
 from .scenes.scene import MOST_OBJECTS
 
 PICTURES = 3  # source, result of edit 1, result of edit 2
@@ -33,6 +33,8 @@ class ScenePairs(Dataset):
         common, common_share: a share of the items shows no other nouns than these (and signs), as some things are
             pictured and asked for far more often than others. ValueError for a noun that there is not.
         sampling: in place of the vocabulary's own shares, by their names; ValueError for one that there is not.
+        edit_weights: of the first edit's category; one that is not named weighs 1. The second is any that the scene
+            allows, all alike. ValueError for a category that there is not.
     """
 
     def __init__(
@@ -45,15 +47,22 @@ class ScenePairs(Dataset):
         common: Sequence[str] = (),
         common_share: float = 0.0,
         sampling: Mapping[str, Any] = MappingProxyType({}),
+        edit_weights: Mapping[str, float] = MappingProxyType({}),
     ):
         if unknown := [noun for noun in common if noun not in VOCABULARY.drawn_nouns]:
             raise ValueError(f"the vocabulary of scenes has no {', '.join(unknown)}")
         if unknown := [name for name in sampling if name not in VOCABULARY.sampling]:
             raise ValueError(f"the vocabulary's sampling has no {', '.join(unknown)}")
+        if unknown := [name for name in edit_weights if name not in CATEGORIES]:
+            raise ValueError(f"unknown edit category {', '.join(unknown)}; known are {', '.join(CATEGORIES)}")
         if common_share and len(set(common)) <= MOST_OBJECTS:
             raise ValueError(f"common nouns are {len(set(common))}; a scene may need {MOST_OBJECTS + 1} different ones")
         self.common, self.common_share = tuple(common), common_share
         self.sampling = sampling
+        weights = np.array([edit_weights.get(name, 1.0) for name in CATEGORIES])
+        if weights.min() < 0 or not weights.any():
+            raise ValueError(f"weights of edits are 0 or more, and not all 0: {dict(edit_weights)}")
+        self.category_shares = weights / weights.sum() if edit_weights else None
         self.key = (seed, tag)
         self.items = items
         self.latent_shape = latent_shape
@@ -69,8 +78,12 @@ class ScenePairs(Dataset):
         nouns = self.common if is_common else VOCABULARY.drawn_nouns
         sampling = {**VOCABULARY.sampling, **self.sampling}
         with VOCABULARY.narrowed(drawn_nouns=nouns, sampling=sampling):
-            first = sample_edit(rng)
+            first = sample_edit(rng, self._category(rng))
             return first, sample_edit(rng, source=first.source), rng
+
+    def _category(self, rng: np.random.Generator) -> str | None:
+        """Of the first edit; None: any, all alike."""
+        return None if self.category_shares is None else str(rng.choice(CATEGORIES, p=self.category_shares))
 
     def __getitem__(self, index: int) -> dict:
         first, second, rng = self.edits(index)

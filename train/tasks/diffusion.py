@@ -84,7 +84,7 @@ class DiffusionTask(Task):
         # Frozen and outside the module tree: they are neither trained nor saved with the state.
         self.frozen = {"vae": vae.eval().requires_grad_(False), "text_encoder": text_encoder}
         if stage.data is None:
-            shares = stage.common_nouns, stage.common_share, stage.scene_sampling
+            shares = stage.common_nouns, stage.common_share, stage.scene_sampling, stage.edit_weights
             self.dataset = ScenePairs(config.seed, TAG, stage.samples, vae.latent_shape, stage.draws, *shares)
             self.held_out = ScenePairs(config.seed, HELD_OUT_TAG, VALIDATION_ITEMS, vae.latent_shape, 4)
         else:
@@ -212,10 +212,7 @@ class DiffusionTask(Task):
         batch = send_to_device(batch, self.vae.device)
         batch["drop"] = torch.ones_like(batch["drop"])
         with torch.autocast(self.vae.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
-            found = {f"held_out_{name}": float(value) for name, value in self(batch).items()}
-        if isinstance(self.dataset, Examples):
-            found["skipped"] = sum(counts["skipped"] for counts in self.dataset.reader.counts().values())
-        return found
+            return {f"held_out_{name}": float(value) for name, value in self(batch).items()}
 
     def pipeline(self) -> RPiAEPipeline:
         """A pipeline around the models as they are now."""

@@ -3,7 +3,7 @@
 import pytest
 
 from train.data.pairs import ScenePairs
-from train.data.scenes import VOCABULARY
+from train.data.scenes import CATEGORIES, VOCABULARY
 from train.data.scenes.scene import at_place, region
 from train.data.scenes.vocabulary import SIGN
 
@@ -39,6 +39,13 @@ def test_anchors_have_their_share_of_the_scenes():
     assert VOCABULARY.sampling["p_anchor_layout"] == 0.4  # whole again
 
 
+def test_edits_come_by_their_weights():
+    rare = pairs(edit_weights=dict.fromkeys(CATEGORIES, 0.0) | {"swap": 1.0, "resize": 3.0})
+    first = [rare.edits(index)[0].category for index in range(40)]
+    assert set(first) == {"swap", "resize"} and first.count("resize") > 20
+    assert len({rare.edits(index)[1].category for index in range(40)}) > 5  # the second is any
+
+
 def test_without_a_share_items_are_what_they_were():
     plain, listed = pairs(), pairs(common=COMMON)
     assert all(plain.edits(index)[:2] == listed.edits(index)[:2] for index in range(5))
@@ -49,5 +56,9 @@ def test_names_and_numbers_that_cannot_be_are_told():
         pairs(common=("appel",), common_share=0.5)
     with pytest.raises(ValueError, match="sampling has no p_anchor"):
         pairs(sampling={"p_anchor": 0.5})
+    with pytest.raises(ValueError, match="unknown edit category repaint; known are subject_add"):
+        pairs(edit_weights={"repaint": 1.0})
+    with pytest.raises(ValueError, match="not all 0"):
+        pairs(edit_weights={"swap": -1.0})
     with pytest.raises(ValueError, match="common nouns are 2"):
         pairs(common=COMMON[:2], common_share=0.5)
