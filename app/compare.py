@@ -15,6 +15,10 @@ from app.shelf import Shelf
 from app.texts import say, tokenizer_label
 from app.weights import WeightsBox
 
+# Ticked where nobody has chosen: what is loaded, and of the study's own, which come with the repository, those that
+# the comparison is about.
+FIRST = ("rpiae", "compact-rpiae", "compact-sd-vae", "compact-va-vae", "compact-rae")
+
 
 class CompareTab:
     """Lays out the tab inside the current Blocks; `wire` connects it."""
@@ -107,10 +111,11 @@ class CompareTab:
         return last, path or gr.skip(), chips, fit, prompt, seed, self.weights.offer()
 
     def chips(self, chosen: list[str]) -> gr.CheckboxGroup:
-        """The tokenizers that there are now, those of `chosen` ticked that are among them, else the first."""
+        """The tokenizers that there are now, those of `chosen` ticked that are among them, else `FIRST`."""
         names = self.service.tokenizers() + self.service.tokenizers_without_weights()
         choices = [(tokenizer_label(name), name) for name in names]
-        return gr.CheckboxGroup(choices=choices, value=[name for name in chosen if name in names] or names[:1])
+        ticked = [[name for name in some if name in names] for some in (chosen, FIRST)]
+        return gr.CheckboxGroup(choices=choices, value=ticked[0] or ticked[1])
 
     def _fetched(self, chosen: list[str]) -> tuple[gr.CheckboxGroup, str]:
         """The tokenizers and those that are missing, when weights may have come; what was ticked with random ones is

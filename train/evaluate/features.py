@@ -70,7 +70,8 @@ class Inception:
         network.Mixed_6d.branch1x1.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        self._spatial = output[:, :SPATIAL_CHANNELS].flatten(1).float().cpu()
+        # Channels last, as the reference batches' stored statistics (mu_s, sigma_s) have them.
+        self._spatial = output[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1).float().cpu()
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Features:

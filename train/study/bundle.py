@@ -8,7 +8,7 @@ from rpiae.autoencoder import AutoencoderRPiAE
 from rpiae.loading import WEIGHTS
 from rpiae.pipeline import RPiAEPipeline, make_scheduler
 from rpiae.text import TextEncoder
-from rpiae.tokenizers import COMPACT
+from rpiae.tokenizers import COMPACT, published
 from rpiae.tokenizers.compact import open_model
 from rpiae.transformer import RPiAETransformer2DModel
 
@@ -19,7 +19,6 @@ from .generator import as_training_config
 from .rows import ROWS
 from .run import RowRun
 
-ASSETS = Path("assets/tokenizers")
 # Bytes in all, of tokenizers and of generators: git keeps every version.
 LIMIT, GENERATORS_LIMIT = 12 * 2**20, 24 * 2**20
 # What Compare is about comes first; ablations stay at home.
@@ -29,8 +28,8 @@ ORDER = ("rpiae", "sd-vae", "va-vae", "rae", "fae", "vqgan")
 class Room:
     """What a limit leaves for one kind of weights."""
 
-    def __init__(self, limit: int):
-        self.limit, self.used = limit, 0
+    def __init__(self, limit: int, used: int):
+        self.limit, self.used = limit, used
 
     def takes(self, result: Path, what: str) -> bool:
         """Whether a result fits in float16, which is then counted; why not is printed."""
@@ -46,17 +45,21 @@ class Room:
 def export(
     study: StudySettings,
     names: list[str],
-    folder: Path = ASSETS,
+    folder: Path = published.ASSETS,
     limit: int = LIMIT,
     generators_limit: int = GENERATORS_LIMIT,
 ) -> list[Path]:
     """Write the finished tokenizers of these rows, of the first seed that has one, each with its generator where that
-    is finished too, as many as the limits allow.
+    is finished too, as many as the limits allow beside those of other rows that are there already.
 
     Returns their folders. ValueError when none of them is finished.
     """
-    written, tokenizers, generators = [], Room(limit), Room(generators_limit)
-    for name in (one for one in ORDER if one in names):
+    wanted = [name for name in ORDER if name in names]
+    others = [one for one in folder.glob(f"{COMPACT}*") if one.name.removeprefix(COMPACT) not in wanted]
+    tokenizers = Room(limit, _bytes(others, f"vae/{WEIGHTS}"))
+    generators = Room(generators_limit, _bytes(others, f"transformer/{WEIGHTS}"))
+    written = []
+    for name in wanted:
         run = _finished(study, name)
         if run is None or not tokenizers.takes(_result(run, ROWS[name].phases[-1].name), name):
             continue
@@ -67,6 +70,11 @@ def export(
     if not written:
         raise ValueError(f"no tokenizer of {', '.join(names)} is finished in {study.output}; train the study first")
     return written
+
+
+def _bytes(folders: list[Path], file: str) -> int:
+    """Of this file in all of these folders."""
+    return sum((folder / file).stat().st_size for folder in folders if (folder / file).is_file())
 
 
 def _finished(study: StudySettings, name: str) -> RowRun | None:

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..config import (
+    INCIDENTAL,
     AutoencoderStage,
     DiffusionStage,
     ModelSettings,
@@ -15,6 +18,9 @@ from ..config import (
 )
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
+STAGES = ("representation", "tokenizer", "generator")
+# Of a study's settings: where, how often and on what. All others decide a row's numbers.
+ELSEWHERE = {"output", "results", "seeds", "threads", "on_cpu"}
 
 
 class WorldSettings(Settings):
@@ -76,6 +82,28 @@ class StudySettings(Settings):
     tokenizer: AutoencoderStage
     generator: DiffusionStage
     measure: MeasureSettings = MeasureSettings()
+
+    def written(self, *parts: str) -> dict[str, Any]:
+        """All settings that decide a row's numbers, or these of them, as a file has them."""
+        kept = self.model_dump(mode="json", include=set(parts) or None, exclude=ELSEWHERE)
+        for stage in kept.keys() & STAGES:
+            kept[stage] = {name: value for name, value in kept[stage].items() if name not in INCIDENTAL}
+        return kept
+
+
+def as_written(recorded: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a study wrote down, with those that are newer than it at their defaults, which repeat what was done
+    before; as they are when they are no study's settings any more. `others`: settings that it did not write down."""
+    try:
+        return StudySettings.model_validate(others | recorded).written(*recorded)
+    except ValidationError:
+        return recorded
+
+
+def settings_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a row's file, as `as_written` has them."""
+    recorded = {name: value for name, value in row["settings"].items() if name != "row"}
+    return as_written(recorded, {"output": ".", "results": "."}) | {"row": row["settings"]["row"]}
 
 
 def load_study(name: str, overrides: list[str] | None = None) -> StudySettings:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .config import settings_of
 from .rows import ROWS
 
 # Column → (number, format, which is better: larger or smaller).
@@ -38,8 +39,7 @@ def read_rows(results: Path) -> dict[str, list[dict]]:
     for file in sorted((results / "rows").glob("*.json")):
         one = json.loads(file.read_text(encoding="utf-8"))
         found[one["row"]].append(one)
-    settings = [{key: value for key, value in one["settings"].items() if key != "row"} for some in found.values()
-                for one in some]  # fmt: skip
+    settings = [settings_of(one) | {"row": None} for some in found.values() for one in some]
     if any(one != settings[0] for one in settings):
         raise ValueError(f"{results} holds rows of different settings; remove those that are not this study's")
     return {name: sorted(found[name], key=lambda one: one["seed"]) for name in ROWS if name in found}
@@ -57,9 +57,11 @@ def write(results: Path) -> str:
 
 
 def table(rows: dict[str, list[dict]]) -> str:
-    """Markdown: the middle of the seeds ± half of what lies between them; in bold all that is not clear of the best."""
+    """Markdown: the middle of the seeds ± half of what lies between them; once every row has a spread, all that is not
+    clear of the best is bold."""
     spans = {name: {key: _span(seeds, key) for key, _, _ in COLUMNS.values()} for name, seeds in rows.items()}
     first = next(iter(rows.values()))[0]
+    spread = all(len(seeds) > 1 for seeds in rows.values())
     lines = [
         "| | latent | " + " | ".join(COLUMNS) + " | minutes |",
         "|---|---|" + "---:|" * (len(COLUMNS) + 1),
@@ -70,16 +72,21 @@ def table(rows: dict[str, list[dict]]) -> str:
             low, high = spans[name][key]
             mean, half = form.format((low + high) / 2), form.format((high - low) / 2)
             cell = f"{mean} ± {half}" if len(seeds) > 1 else mean
-            cells.append(f"**{cell}**" if _among_the_best(name, key, best, spans) else cell)
+            cells.append(f"**{cell}**" if spread and _among_the_best(name, key, best, spans) else cell)
         minutes = np.mean([sum(leg["minutes"] for leg in one["legs"].values()) for one in seeds])
         shape = " × ".join(map(str, seeds[0]["latent_shape"]))
         lines.append(f"| {seeds[0]['title']} | {shape} | " + " | ".join(cells) + f" | {minutes:.0f} |")
     seeds = sorted({one["seed"] for some in rows.values() for one in some})
     count = first["numbers"]["pictures"]
+    ranking = (
+        "± is half of what lies between them. Bold: the best mean, and every row whose seeds are not clear of its "
+        "seeds, so no ranking is claimed among bold cells."
+        if spread
+        else "a row with one seed has no spread, so no ranking is claimed."
+    )
     lines += [
         "",
-        f"Seeds: {', '.join(map(str, seeds))}; ± is half of what lies between them. Bold: the best mean, and every row "
-        "whose seeds are not clear of its seeds, so no ranking is claimed among bold cells.",
+        f"Seeds: {', '.join(map(str, seeds))}; {ranking}",
         f"FD: Fréchet distance in the features of {first['numbers']['feature_space']}, {count} held-out pictures: it "
         "compares rows here and nothing else. Perceptual: EfficientNet-Lite0 features, see train/perceptual.py. Nouns, "
         "colours, places: linear probes of one token of the latent. Text to image, edits: share that the judge accepts "

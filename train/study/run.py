@@ -20,14 +20,14 @@ from rpiae.tokenizers.base import count_parameters
 from rpiae.tokenizers.compact import open_model
 from rpiae.transformer import RPiAETransformer2DModel
 
-from ..config import INCIDENTAL, AutoencoderStage, DiffusionStage, StageSettings
+from ..config import INCIDENTAL, AutoencoderStage, DiffusionStage, StageSettings, as_recorded
 from ..loop import Loop
 from ..runtime import device
 from ..stages import machine
 from ..states import write_whole
 from ..tasks.representation import HELD_OUT_TAG, TAG, VALIDATION_PICTURES, RepresentationTask
 from ..tasks.task import Task
-from .config import StudySettings
+from .config import StudySettings, as_written, settings_of
 from .generator import GeneratorTask, as_training_config, time_shift
 from .measure import measure
 from .rows import ROWS, Phase
@@ -36,6 +36,7 @@ from .world import WorldPictures
 
 logger = logging.getLogger(__name__)
 CURVES = ("skills", "edits", "skill_checks", "edit_checks", "changed_error")
+DECIDES = ("world", "models", "codebook", "representation")  # what a tokenizer learns, beside its own stage
 REPRESENTATION_SEED = 0  # one for the whole study, as a published encoder would be
 
 
@@ -53,20 +54,26 @@ class WorldRepresentationTask(RepresentationTask):
 
 
 def train(
-    make_task: Callable[[], Task], stage: StageSettings, folder: Path, seed: int, about: dict, key: str
+    make_task: Callable[[], Task],
+    study: StudySettings,
+    stage: StageSettings,
+    folder: Path,
+    seed: int,
+    about: dict,
+    key: str,
 ) -> dict:
     """Train a stage to its end in `folder`, unless it is finished; its result lies in folder/result.
 
     Args:
-        about: what else decides what is learned, for the comparison with what is there.
+        about: what else decides what is learned, for the comparison with what is there; the study's settings among
+            it are in "study".
         key: of the study's settings, for messages.
 
     Returns: {"samples", "minutes", "machine"}. ValueError when the folder's stage was another.
     """
     plan, marker = folder / "plan.json", folder / "finished.json"
-    settings = stage.model_dump(mode="json", exclude=set(INCIDENTAL))
-    wanted = json.loads(json.dumps({"seed": seed, "settings": settings} | about))
-    if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != wanted:
+    wanted = json.loads(json.dumps({"seed": seed, "settings": _kept(stage.model_dump(mode="json"))} | about))
+    if plan.is_file() and _as_planned(json.loads(plan.read_text(encoding="utf-8")), study, stage) != wanted:
         raise ValueError(f"{folder} holds a run of other settings; choose another output=, or remove the folder")
     if marker.is_file():
         return json.loads(marker.read_text(encoding="utf-8"))
@@ -88,12 +95,23 @@ def train(
     return leg
 
 
+def _as_planned(plan: dict, study: StudySettings, stage: StageSettings) -> dict:
+    """A plan that was written down, with the settings that are newer than it."""
+    settings = as_recorded(stage, plan["settings"])
+    plan = plan if settings is None else plan | {"settings": _kept(settings)}
+    return plan | {"study": as_written(plan["study"], study.model_dump(mode="json"))}
+
+
+def _kept(settings: dict) -> dict:
+    return {name: value for name, value in settings.items() if name not in INCIDENTAL}
+
+
 def representation(study: StudySettings) -> RepresentationEncoder:
     """The study's frozen representation encoder, trained when it is not there yet."""
     folder = study.output / "representation"
-    about = {"encoder": study.models.encoder, "world": study.world.model_dump(mode="json")}
+    about = {"encoder": study.models.encoder, "study": study.written("world")}
     make = partial(WorldRepresentationTask, study)
-    train(make, study.representation, folder, REPRESENTATION_SEED, about, "representation")
+    train(make, study, study.representation, folder, REPRESENTATION_SEED, about, "representation")
     encoder = build_encoder(study.models.encoder, study.models.image_size)
     encoder.load_state_dict(load_file(folder / "result" / "encoder.safetensors"))
     return encoder.eval().requires_grad_(False)
@@ -110,17 +128,14 @@ class RowRun:
 
     def settings(self) -> dict:
         """All that decides the row's numbers."""
-        kept = self.study.model_dump(mode="json", exclude={"output", "results", "seeds", "threads", "on_cpu"})
-        for stage in ("representation", "tokenizer", "generator"):
-            kept[stage] = {name: value for name, value in kept[stage].items() if name not in INCIDENTAL}
-        return json.loads(json.dumps(kept | {"row": asdict(self.row)}))
+        return self.study.written() | {"row": json.loads(json.dumps(asdict(self.row)))}
 
     def finished(self) -> dict | None:
         """The row's numbers where its file is there; ValueError when they are of other settings."""
         if not self.file.is_file():
             return None
         found = json.loads(self.file.read_text(encoding="utf-8"))
-        if found["settings"] != self.settings():
+        if settings_of(found) != self.settings():
             raise ValueError(
                 f"{self.file} holds this row with other settings; choose another results=, or remove the file"
             )
@@ -157,14 +172,11 @@ class RowRun:
         for phase in self.row.phases:
             folder = self.folder / phase.name
             stage = self.stage(phase)
-            about = {"row": asdict(self.row), "study": self._about(), "first": first}
+            about = {"row": asdict(self.row), "study": self.study.written(*DECIDES), "first": first}
             make = partial(self._task, phase, stage, before, frozen, first)
-            self.legs[phase.name] = train(make, stage, folder, self.seed, about, "tokenizer")
+            self.legs[phase.name] = train(make, self.study, stage, folder, self.seed, about, "tokenizer")
             before, first = folder / "result", first + stage.samples
         return open_model(before)
-
-    def _about(self) -> dict:
-        return self.study.model_dump(mode="json", include={"world", "models", "codebook", "representation"})
 
     def stage(self, phase: Phase) -> AutoencoderStage:
         """The config's tokenizer stage as the phase changes it; whole batches."""
@@ -204,13 +216,14 @@ class RowRun:
         """The trained generator."""
         stage = self.generator_stage(vae)
         folder = self.folder / "generator"
-        about = {"row": asdict(self.row), "study": self._about()}
-        about["tokenizer"] = self.study.tokenizer.model_dump(mode="json", exclude=set(INCIDENTAL))
-        about["judged"] = self.study.model_dump(mode="json", include={"sampling", "measure"})  # on the way
-        self.legs["generator"] = train(
-            lambda: GeneratorTask(self.study, stage, vae, self.seed), stage, folder, self.seed, about, "generator"
-        )
-        task = GeneratorTask(self.study, stage, vae, self.seed)
+        # Also how it is judged, as it is on the way.
+        about = {
+            "row": asdict(self.row),
+            "study": self.study.written(*DECIDES, "tokenizer", "sampling", "measure"),
+        }
+        make = partial(GeneratorTask, self.study, stage, vae, self.seed)
+        self.legs["generator"] = train(make, self.study, stage, folder, self.seed, about, "generator")
+        task = make()
         task.transformer.load_state_dict(RPiAETransformer2DModel.from_pretrained(folder / "result").state_dict())
         return task.to(device()).eval()
 

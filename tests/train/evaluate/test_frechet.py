@@ -114,11 +114,11 @@ def test_inceptions_features(inception_file):
     torch.testing.assert_close(found.logits, found.pooled @ space.network.fc.weight.T, atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(found.pooled[2:], space(pictures[2:]).pooled, atol=1e-3, rtol=1e-3)
     assert space.network.fc.bias.abs().max() > 0 and (found.pooled[0] - found.pooled[1]).abs().max() > 0.01
-    # Spatial features: seven channels of 17 x 17 places, after the rectifier, which keep where things are.
+    # Spatial features: seven channels of 17 x 17 places, channels last, after the rectifier.
     assert found.spatial.shape == (3, 7 * 17 * 17) and found.spatial.min() == 0 < found.spatial.max()
-    turned = space(pictures.flip(-1)).spatial.view(3, 7, 17, 17)
-    torch.testing.assert_close(turned.mean((2, 3)), found.spatial.view(3, 7, 17, 17).mean((2, 3)), atol=1, rtol=0.5)
-    assert (turned - found.spatial.view(3, 7, 17, 17)).abs().max() > 0.1
+    turned, straight = (one.view(3, 17, 17, 7) for one in (space(pictures.flip(-1)).spatial, found.spatial))
+    torch.testing.assert_close(turned.mean((1, 2)), straight.mean((1, 2)), atol=1, rtol=0.5)
+    assert (turned - straight).abs().max() > 0.1
 
 
 def test_inception_says_what_is_missing_or_wrong(tmp_path, monkeypatch):
