@@ -66,7 +66,7 @@ def _train(arguments: list[str]) -> None:
         return
     resume = options.resume or options.stage == "all"
     trained = [stages.run(name, resume, revise=options.resume) for name in names]
-    if is_main_process() and (any(trained) or not config.checkpoint.is_dir()):
+    if is_main_process() and (any(trained) or not stages.published()):
         stages.publish()
     tear_down()
 

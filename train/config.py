@@ -52,6 +52,8 @@ class StageSettings(Settings):
     # Processes that draw or read the data, beside each training process; 0: it does it itself.
     workers: int = Field(0, ge=0)
     log_every: int = 50
+    # Where the log goes beside log.jsonl, by Accelerate: "tensorboard", "wandb", ..., if their packages are there.
+    trackers: tuple[str, ...] = ()
     # Checked, drawn as a sheet and logged every so many steps.
     validate_every: int = 500
     checkpoint_minutes: float = 4.0
@@ -68,7 +70,8 @@ class StageSettings(Settings):
 
 # Settings that do not decide what is learned: a run goes on with others, a finished stage counts with others.
 INCIDENTAL = (
-    "accumulate", "compile", "workers", "log_every", "validate_every", "checkpoint_minutes", "keep_states", "diverging",
+    "accumulate", "compile", "workers", "log_every", "trackers", "validate_every", "checkpoint_minutes", "keep_states",
+    "diverging",
 )  # fmt: skip
 
 
@@ -178,6 +181,8 @@ class DiffusionStage(StageSettings):
     common_share: float = Field(default=0.0, ge=0, le=1)
     # Of scenes, in place of the vocabulary's own shares (assets/scenes/vocabulary.json, "sampling").
     scene_sampling: dict[str, Any] = {}
+    # Of each scene's first edit: how often a category comes, where 1 is what the others do.
+    edit_weights: dict[str, float] = {}
     drop_text: float = 0.1
     drop_both: float = 0.05
     time_shift: float = 2.0
@@ -287,18 +292,23 @@ def load_config(name: str, overrides: list[str] | None = None) -> TrainingConfig
     return validated(TrainingConfig, settings, f"training config {name!r}")
 
 
-def read_settings(name: str, folder: Path, what: str, overrides: list[str] | None = None) -> dict:
+def read_settings(
+    name: str, folder: Path, what: str, overrides: list[str] | None = None, extending: tuple[Path, ...] = ()
+) -> dict:
     """A YAML file by its name in a folder, or by its path, with overrides; `what` it is called in a ValueError.
 
-    A file that says `extends: NAME` has that one's settings wherever it has none of its own.
+    A file that says `extends: NAME` has that one's settings wherever it has none of its own; `extending`: the files
+    that say so of this one.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise ValueError(f"no {what} {name!r}; there are: {known}")
+    if path in extending:
+        raise ValueError(f"{path.name} extends itself: {' -> '.join(p.name for p in (*extending, path))}")
     settings = _apart(yaml.safe_load(path.read_text(encoding="utf-8")))
     if "extends" in settings:
-        settings = _merged(read_settings(settings.pop("extends"), folder, what), settings)
+        settings = _merged(read_settings(settings.pop("extends"), folder, what, None, (*extending, path)), settings)
     for override in overrides or []:
         _apply(settings, override)
     return settings

@@ -21,7 +21,7 @@ from .config import AutoencoderStage, ClassConditionalStage, DiffusionStage, Rep
 from .data.pairs import PICTURES, SAMPLES
 from .data.reader import open_source
 from .data.settings import SourceSettings
-from .discriminator import DinoFeatures
+from .discriminator import Discriminator
 
 # Weights, gradient, two optimiser moments and the average, all float32.
 BYTES_PER_TRAINABLE, BYTES_PER_FROZEN = 20, 4
@@ -63,8 +63,9 @@ MACHINES = (
 
 @dataclass(frozen=True)
 class Cost:
-    """activations: bytes kept for the backward pass of one sample, float32; total: the parameters of all that lies in
-    memory, the text encoder's included; notes: what is not counted, or only supposed."""
+    """trainable: parameters, a discriminator's heads included; activations: bytes kept for the backward pass of one
+    sample, float32; total: the parameters of all that lies in memory, those of the networks that judge and of the text
+    encoder included; notes: what is not counted, or only supposed."""
 
     trainable: int
     total: int
@@ -173,28 +174,33 @@ def _autoencoder_cost(config: TrainingConfig, name: str, stage: AutoencoderStage
         getattr(vae, part).requires_grad_(part in stage.trains)
         flops += once * (TRAINS if part in stage.trains else gradient)
         gradient = max(gradient, PASSES if part in stage.trains else 1)
-    judges = nn.ModuleList()
+    judges, looked, heads = nn.ModuleList(), 0.0, 0
     if stage.perceptual:
         judges.append(_perceptual_network(stage.perceptual_network))
-        flops += stage.perceptual_share * (1 + PASSES) * _flops(judges[-1], picture)
+        looked = stage.perceptual_share * _flops(judges[-1], picture)
+        flops += (1 + PASSES) * looked
     if stage.pivot:
         flops += forward["encoder"]
-        if stage.pivot_weighting == "adaptive":
-            flops += forward["decoder"] / stage.pivot_every
+        if stage.pivot_weighting == "adaptive":  # once more back from the reconstruction loss to the encoder's end
+            flops += (looked + forward["decoder"]) / stage.pivot_every
     if stage.discriminator is not None:
-        judges.append(DinoFeatures(stage.discriminator.network))
-        judged = _flops(judges[-1], picture)
-        flops += _share_from(stage.gan_from, stage.samples) * PASSES * judged
+        discriminator = Discriminator(stage.discriminator.network)
+        judges.append(discriminator)
+        heads = _count(discriminator.heads)
+        judged, frozen = _flops(discriminator, picture), _flops(discriminator.features, picture)
+        # Its weight takes both losses back to the decoder's end once more.
+        flops += _share_from(stage.gan_from, stage.samples) * ((PASSES + 1) * judged + looked)
         # It learns from a picture and a new reconstruction of it.
-        flops += _share_from(stage.discriminator.learns_from, stage.samples) * (2 * judged + sum(forward.values()))
+        learns = 2 * (frozen + TRAINS * (judged - frozen)) + sum(forward.values())
+        flops += _share_from(stage.discriminator.learns_from, stage.samples) * learns
     judges.eval().requires_grad_(False)
 
     def step() -> list:
         reconstruction = vae(picture)
         return [reconstruction, *(judge(reconstruction) for judge in judges)]
 
-    trainable = sum(parameter.numel() for parameter in vae.parameters() if parameter.requires_grad)
-    total = _count(vae) + (_count(vae.encoder) if stage.pivot else 0)
+    trainable = heads + sum(parameter.numel() for parameter in vae.parameters() if parameter.requires_grad)
+    total = _count(vae) + (_count(vae.encoder) if stage.pivot else 0) + _count(judges)
     return Cost(trainable, total, flops, _activations(nn.ModuleList([vae, judges]), step), stage.samples)
 
 

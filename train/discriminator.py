@@ -125,9 +125,9 @@ def quantised(pictures: Tensor) -> Tensor:
     return ((pictures.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
-def draws(index: Tensor, purpose: int) -> Tensor:
-    """DiffAug's uniform numbers (B, DRAWS) of pictures by their numbers; another purpose draws others."""
-    rngs = (np.random.default_rng([DRAWS_TAG, purpose, number]) for number in index.tolist())
+def draws(index: Tensor, purpose: int, seed: int) -> Tensor:
+    """DiffAug's uniform numbers (B, DRAWS) of pictures by their numbers; another purpose or seed draws others."""
+    rngs = (np.random.default_rng([DRAWS_TAG, purpose, number, seed]) for number in index.tolist())
     return torch.from_numpy(np.stack([rng.random(DRAWS) for rng in rngs])).float()
 
 

@@ -1,11 +1,15 @@
 """Why a run cannot go on, in one sentence each: what happened at which step to which samples, and what to try."""
 
+import json
+
 import torch
+from accelerate.utils import wait_for_everyone
 from torch import Tensor
 
 from .config import StageSettings
 from .data.reader import names
-from .states import States
+from .runtime import is_main_process
+from .states import States, write_whole
 from .tasks.task import Task
 
 NAMED = 10  # of a batch that went wrong: so many of its rows
@@ -51,24 +55,49 @@ class Failures:
     def of_memory(self, step: int, part: int, device: torch.device, error: RuntimeError) -> ValueError:
         """There is no memory for `part` samples at a time."""
         smaller = next((n for n in range(2, part + 1) if part % n == 0), None)
-        advice = f"{self.key}.batch_size must be lower, or the models smaller: a process has one sample at a time"
-        if smaller is not None:
+        if smaller is None:
+            advice = f"a process has one sample at a time already, so {self._to_make_a_sample_smaller()}"
+        else:
             advice = (
                 f"set {self.key}.accumulate={self.settings.accumulate * smaller}, which computes {part // smaller} "
-                f"samples at a time instead of {part} and gives the same curve, or lower {self.key}.batch_size"
+                f"samples at a time instead of {part} and learns the same (what little differs: docs/scale.md), or "
+                f"lower {self.key}.batch_size"
             )
         return ValueError(f"out of memory at step {step} on {device}: {advice} ({error.args[0]})")
 
+    def _to_make_a_sample_smaller(self) -> str:
+        """Of the settings that decide how much memory one sample takes, those that this stage can still turn."""
+        settings, found = self.settings, []
+        if settings.precision == "no":
+            found.append(f"set {self.key}.precision=bf16")
+        if getattr(settings, "draws", 1) > 1:
+            found.append(f"lower {self.key}.draws, now {settings.draws}")
+        if getattr(settings, "crop", None) is not None and getattr(settings, "data", None) is None:
+            found.append(f"lower {self.key}.crop, now {settings.crop}")
+        return ", or ".join([*found, "make the models smaller (models.*)"])
+
     def _samples_of(self, step: int) -> str:
-        """Which samples a step had; of data that is read, also which rows the first of them are."""
+        """Which samples a step had; of data that is read, also which rows the first of them are, and a file beside the
+        log that names them all."""
         first, end = step * self.settings.batch_size, (step + 1) * self.settings.batch_size
+        said = f"samples {first} to {end - 1}"
+        if getattr(self.task.dataset, "reader", None) is None:
+            return said
+        found = self._rows(range(first, min(end, first + NAMED)))
+        said += "".join(f"; {source}: {', '.join(ids)}" for source, ids in found.items())
+        if end - first <= NAMED:
+            return said
+        file = self.states.folder / f"rows-{step:08d}.json"
+        if is_main_process():
+            write_whole(file, json.dumps(self._rows(range(first, end)), indent=1) + "\n")
+        wait_for_everyone()  # the launcher ends all processes with the first one that fails
+        return f"{said}, ...; all of them: {file}"
+
+    def _rows(self, samples: range) -> dict[str, list[str]]:
         try:
-            found = names(self.task.dataset, range(first, min(end, first + NAMED)))
+            return names(self.task.dataset, samples)
         except (ValueError, OSError):  # a failure to read is not what the message is about
-            found = {}
-        rows = "".join(f"; {source}: {', '.join(ids)}" for source, ids in found.items())
-        more = ", ..." if rows and end - first > NAMED else ""
-        return f"samples {first} to {end - 1}{rows}{more}"
+            return {}
 
     def _go_on(self) -> str:
         """How to go on after a failure; the last good state is never written over by it."""

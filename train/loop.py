@@ -96,6 +96,7 @@ class Loop:
         self.accelerator = Accelerator(
             mixed_precision=settings.precision,
             cpu=not torch.cuda.is_available(),
+            log_with=list(settings.trackers) or None, project_dir=self.folder,
             gradient_accumulation_plugin=GradientAccumulationPlugin(settings.accumulate, sync_with_dataloader=False),
             kwargs_handlers=[
                 # Buffers are constants or the same everywhere. Some parameters have no gradient in some steps.
@@ -104,6 +105,7 @@ class Loop:
             ],
         )
         self._check_parallelism()
+        self._check_trackers()
         self.progress = Progress()
         self.states, self.log = States(self.folder, settings.keep_states), Log(self.folder / "log.jsonl")
         self.failures = Failures(self.key, settings, self.states, task, revisable=key is None)
@@ -125,6 +127,19 @@ class Loop:
                 f"{self.key}.batch_size={settings.batch_size} cannot be shared out over {accelerator.num_processes} "
                 f"processes in {settings.accumulate} parts each: choose a multiple of {parts}"
             )
+
+    def _check_trackers(self) -> None:
+        there = [str(tracker) for tracker in self.accelerator.log_with]
+        if missing := [name for name in self.settings.trackers if name not in there]:
+            raise ValueError(
+                f"{self.key}.trackers: the package of {', '.join(missing)} is not installed; pip install it, or leave "
+                "the tracker out"
+            )
+
+    def _start_trackers(self) -> None:
+        settings = self.settings.model_dump(mode="json") | {"seed": self.seed}
+        flat = {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in settings.items()}
+        self.accelerator.init_trackers(f"{self.folder.resolve().parent.name}-{self.folder.name}", flat)
 
     @property
     def part_size(self) -> int:
@@ -170,7 +185,10 @@ class Loop:
                 self.log.write({"step": self.progress.step, "revised": revised})
         if self.settings.compile:
             self.task.compile()
+        self._start_trackers()
         self._train()
+        for tracker in self.accelerator.trackers:  # `end_training` would part the processes, and a stage may follow
+            tracker.finish()
         if self.settings.result == "average":
             self.ema.copy_to(self._trainable())
         return self.progress
@@ -346,24 +364,35 @@ class Loop:
             **{name: round(value, 6) for name, value in values.items()},
         }  # fmt: skip
         self.log.write(record)
+        self.accelerator.log(record, step=self.progress.step)
         speed = {"samples/s": f"{samples / self.progress.seconds:.1f}"}
         bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()} | speed)
 
     def _validate(self, bar: tqdm) -> None:
         """Check and draw with the averaged weights, then go on with the trained ones; the other processes wait."""
+        skipped = self._skipped()
         if self.accelerator.is_main_process:
             parameters = self._trainable()
             self.ema.store(parameters)
             self.ema.copy_to(parameters)
             self.task.eval()
             with torch.no_grad():
-                self._log(self.task.validate(), bar)
+                self._log(self.task.validate() | skipped, bar)
                 sheet = self.task.sheet()
             if sheet is not None:
                 sheet.save(self.folder / f"sheet-{self.progress.step:07d}.png")
             self.ema.restore(parameters)
             self.task.train()
         self.accelerator.wait_for_everyone()
+
+    def _skipped(self) -> dict[str, float]:
+        """Of data that are read: rows that could not be used since this run began or went on, over all processes."""
+        reader = getattr(self.task.dataset, "reader", None)
+        if reader is None:
+            return {}
+        own = torch.tensor(float(sum(counts["skipped"] for counts in reader.counts().values())))
+        mean = mean_over_processes(own.to(self.accelerator.device))
+        return {"skipped": round(float(mean) * self.accelerator.num_processes)}
 
     def _check_weights(self) -> None:
         """A finite loss may have had an infinite gradient: such weights never become a state to go on from."""

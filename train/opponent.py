@@ -23,8 +23,8 @@ class Opponent:
     """Pictures come in [0, 1], (B, 3, H, W), with their sample numbers (B,), which say when it begins and what is
     drawn."""
 
-    def __init__(self, stage: AutoencoderStage):
-        self.stage, self.settings = stage, stage.discriminator
+    def __init__(self, stage: AutoencoderStage, seed: int):
+        self.stage, self.settings, self.seed = stage, stage.discriminator, seed
         self.network = Discriminator.from_file(self.settings)
         optimizer = stage.optimizer
         self.optimizer = torch.optim.AdamW(
@@ -41,7 +41,7 @@ class Opponent:
         """Logits of reconstructions, for the generator's loss: the gradient goes to the pictures alone."""
         self.network.eval()
         self.network.heads.requires_grad_(False)
-        logits = self.network(augmented(pictures * 2 - 1, draws(index, JUDGED)))
+        logits = self.network(augmented(pictures * 2 - 1, draws(index, JUDGED, self.seed)))
         self.network.heads.requires_grad_(True)
         return logits.float()
 
@@ -65,8 +65,9 @@ class Opponent:
             with torch.autocast(real.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
                 with torch.no_grad():
                     fake = quantised(reconstruct(real).float() * 2 - 1)
-                both = [augmented(fake, draws(index, FAKE)), augmented(real * 2 - 1, draws(index, REAL))]
-                of_fake, of_real = self.network(torch.cat(both)).float().chunk(2)
+                fake = augmented(fake, draws(index, FAKE, self.seed))
+                real = augmented(real * 2 - 1, draws(index, REAL, self.seed))
+                of_fake, of_real = self.network(torch.cat([fake, real])).float().chunk(2)
                 loss = discriminator_loss(of_real, of_fake)
             (loss / len(parts)).backward()
             found.append(torch.stack([loss.detach(), (of_real > of_fake).float().mean()]))

@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -33,6 +34,24 @@ def read_legs(folder: Path) -> dict[str, list[dict]]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
+def transformer_stages(config: TrainingConfig) -> list[str]:
+    """Names of the stages that train what draws."""
+    return [name for name, stage in config.stages.items() if isinstance(stage, TRANSFORMER_STAGES)]
+
+
+def set_aside(folder: Path) -> Path:
+    """Where a checkpoint folder waits while the new one takes its place."""
+    return folder.with_name(folder.name + ".old")
+
+
+def put_back(folder: Path) -> None:
+    """Undo a swap that was cut short: without it the old checkpoint, its legs and what was calibrated are lost. Any
+    number of processes may try."""
+    if not folder.exists() and set_aside(folder).is_dir():
+        with suppress(FileNotFoundError):  # another process was faster
+            os.rename(set_aside(folder), folder)
+
+
 def write_checkpoint(
     config: TrainingConfig,
     vae: AutoencoderRPiAE,
@@ -48,6 +67,7 @@ def write_checkpoint(
         legs: the finished stages of this output; those of `init`, or else of the folder, come before them.
     """
     folder = config.checkpoint
+    put_back(folder)
     history = read_legs(config.init if config.init is not None else folder)
     known = all(leg in history.get(name, []) for name, leg in legs.items())
     if transformer is None and known and (folder / "transformer").is_dir():
@@ -56,8 +76,7 @@ def write_checkpoint(
         if leg not in history.setdefault(name, []):
             history[name].append(leg)
     if transformer is None:  # its legs go with it: a stage that the folder lists counts as finished
-        draws = [name for name, stage in config.stages.items() if isinstance(stage, TRANSFORMER_STAGES)]
-        history = {name: stage_legs for name, stage_legs in history.items() if name not in draws}
+        history = {name: history[name] for name in history if name not in transformer_stages(config)}
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -77,7 +96,7 @@ def write_checkpoint(
     (part / TRAINING_FILE).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     card = model_card(config, part, history, _unmeasured(config, transformer is None))
     (part / "README.md").write_text(card, encoding="utf-8")
-    old = folder.with_name(folder.name + ".old")
+    old = set_aside(folder)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.rename(folder, old)

@@ -1,11 +1,13 @@
-"""Noise on the latent reaches the pixel decoder in training only, and belongs to the picture's number."""
+"""Noise on the latent reaches the pixel decoder in training only, and belongs to seed, picture and purpose."""
 
 import pytest
 import torch
 
 from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.bridge import Posterior
 from train.config import load_config
-from train.tasks.autoencoder import AutoencoderTask
+from train.tasks import autoencoder
+from train.tasks.autoencoder import ON_FEATURES, ON_LATENT, AutoencoderTask
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,26 @@ def test_latent_noise_is_in_units_of_the_normalised_latent(task):
     vae = task.vae.eval()
     vae.register_to_config(latents_mean=[1.0] * 8, latents_scale=[0.25] * 8)
     latent = torch.zeros(64, 8, 16, 16)
-    moved = vae.denormalise(task.train()._noisy(latent, 0.5, torch.arange(64))) - vae.denormalise(latent)
+    moved = vae.denormalise(task.train()._noisy(latent, 0.5, torch.arange(64), ON_LATENT)) - vae.denormalise(latent)
     strengths = moved.std(dim=(1, 2, 3)) * 0.25  # u * 0.5 with u uniform
     assert strengths.max() < 0.51 and 0.2 < strengths.mean() < 0.3
+
+
+@torch.no_grad()
+def test_noise_of_another_seed_or_purpose_is_another(task, monkeypatch):
+    """So are its strengths: what is strong on features would else be strong on the latent, too."""
+    uniform = []
+    monkeypatch.setattr(autoencoder, "noisy_features", lambda values, tau, u, noise: uniform.append(u) or noise)
+    values, index = torch.zeros(64, 8, 4, 4), torch.arange(64)
+    posterior = Posterior(torch.zeros(64, 8, 4, 4), torch.zeros(64, 8, 4, 4))
+    sampling = task.stage.model_copy(update={"posterior": "sample"})
+    drawn = []
+    for seed in (0, 1, 2):
+        monkeypatch.setattr(task, "seed", seed)
+        drawn += [task.train()._noisy(values, 1.0, index, purpose) for purpose in (ON_FEATURES, ON_LATENT)]
+        with monkeypatch.context() as patch:
+            patch.setattr(task, "stage", sampling)
+            drawn.append(task._latent(posterior, index))
+    for draws in (drawn, uniform):
+        related = torch.corrcoef(torch.stack([one.flatten() for one in draws])) - torch.eye(len(draws))
+        assert related.abs().max() < 5 / draws[0].numel() ** 0.5

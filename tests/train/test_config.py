@@ -35,6 +35,13 @@ def test_a_config_that_extends_none_that_there_is_says_so(tmp_path):
         load_config(str(tmp_path / "own.yaml"))
 
 
+def test_configs_that_extend_each_other_say_so(tmp_path):
+    (tmp_path / "a.yaml").write_text(f"extends: {tmp_path / 'b.yaml'}\n")
+    (tmp_path / "b.yaml").write_text(f"extends: {tmp_path / 'a.yaml'}\n")
+    with pytest.raises(ValueError, match="a.yaml extends itself: a.yaml -> b.yaml -> a.yaml"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
 def test_no_is_a_precision_not_a_falsehood():
     assert load_config("stickers-256", ["stages.edit.precision=no"]).stages["edit"].precision == "no"
 

@@ -9,7 +9,17 @@ from transformers import Qwen3Config, Qwen3Model
 
 from tests.train.data.files import write_caption_shards, write_captions, write_edits
 from train.config import load_config
-from train.cost import BYTES_PER_TRAINABLE, EPOCHS, Cost, Machine, _activations, _flops, describe, stage_cost
+from train.cost import (
+    BYTES_PER_TRAINABLE,
+    EPOCHS,
+    Cost,
+    Machine,
+    _activations,
+    _flops,
+    _perceptual_network,
+    describe,
+    stage_cost,
+)
 
 
 def test_flops_of_one_linear_layer():
@@ -43,6 +53,24 @@ def test_judges_cost_and_looking_at_half_costs_half():
     assert flops(1.0) - flops(0.5) == pytest.approx(flops(0.5) - flops(0.0)) and flops(0.5) > flops(0.0)
 
 
+def test_a_discriminator_costs_its_heads_and_a_second_way_back():
+    small = ["models.encoder.num_hidden_layers=1", "models.decoder.num_layers=1", "stages.decoder.samples=256"]
+
+    def cost(first, perceptual):
+        settings = {"gan_from": first, "discriminator.learns_from": first, "perceptual": perceptual}
+        own = [f"stages.decoder.{name}={value}" for name, value in settings.items()]
+        return stage_cost(load_config("paper-256", [*small, *own]), "decoder")
+
+    never, from_half, always = ([cost(first, one) for one in (0.0, 1.0)] for first in (256, 128, 0))
+    looked, again = (pair[1].flops_per_sample - pair[0].flops_per_sample for pair in (never, always))
+    assert again == pytest.approx(looked * 4 / 3)  # at picture, reconstruction, and back to it: twice for the weight
+    halves = (never[0].flops_per_sample + always[0].flops_per_sample) / 2
+    assert from_half[0].flops_per_sample == pytest.approx(halves) and halves > never[0].flops_per_sample
+    alone = [*small, "stages.decoder.gan=0", "stages.decoder.discriminator=null"]
+    heads = 5 * (384 * 384 * (1 + 9) + 7 * 384 + 1)  # three convolutions with their biases, two norms
+    assert always[0].trainable == stage_cost(load_config("paper-256", alone), "decoder").trainable + heads
+
+
 def test_a_class_stage_says_what_papers_epochs_cost():
     # The config of the paper in small: a tenth of its layers.
     config = load_config("paper-256", [
@@ -59,7 +87,10 @@ def test_a_class_stage_says_what_papers_epochs_cost():
 def test_stages_train_what_they_say():
     config = load_config("stickers-256")
     cost = {name: stage_cost(config, name) for name in config.stages}
-    assert cost["pivot"].trainable + cost["representation"].total == cost["pivot"].total  # encoder, decoder, replica
+    with torch.device("meta"):
+        judge = sum(one.numel() for one in _perceptual_network("efficientnet-lite0").parameters())
+    # Encoder and decoder, replica, judge.
+    assert cost["pivot"].trainable + cost["representation"].total + judge == cost["pivot"].total
     assert cost["bridge"].trainable < cost["decoder"].trainable < cost["bridge"].total
     draws = 4 * config.stages["edit"].draws  # one with a context of its own is about 10 GFLOP; here they share one
     assert 4e9 < cost["edit"].flops_per_sample / draws < 10e9

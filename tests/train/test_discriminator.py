@@ -90,10 +90,11 @@ def test_the_smallest_draws_move_darken_and_take_the_colour():
     assert torch.allclose(flat, middle + (x - middle) / 2, atol=1e-6)
 
 
-def test_draws_belong_to_the_picture_and_the_purpose():
-    both, swapped = draws(torch.tensor([3, 8]), 0), draws(torch.tensor([8, 3]), 0)
+def test_draws_belong_to_the_seed_the_picture_and_the_purpose():
+    both, swapped = draws(torch.tensor([3, 8]), 0, 0), draws(torch.tensor([8, 3]), 0, 0)
     assert torch.equal(both, swapped.flip(0)) and not torch.equal(both[0], both[1])
-    assert not torch.equal(both, draws(torch.tensor([3, 8]), 1))
+    for purpose, seed in (1, 0), (0, 1):
+        assert not torch.isclose(both, draws(torch.tensor([3, 8]), purpose, seed)).any()
 
 
 def test_fakes_are_rounded_as_a_file_is():
@@ -117,7 +118,7 @@ def test_missing_and_foreign_weights_are_told(settings, tmp_path):
 
 
 def test_the_generators_loss_reaches_the_pictures_alone(stage):
-    opponent = Opponent(stage)
+    opponent = Opponent(stage, 0)
     x = ((pictures() + 1) / 2).requires_grad_(True)
     generator_loss(opponent.judge(x, torch.tensor([0, 1]))).backward()
     assert x.grad.abs().sum() > 0
@@ -127,7 +128,7 @@ def test_the_generators_loss_reaches_the_pictures_alone(stage):
 def test_it_learns_to_tell_pictures_from_grey_ones_and_goes_on_from_its_state(stage):
     torch.manual_seed(0)
     fast = stage.optimizer.model_copy(update={"lr": 5e-3, "warmup_samples": 0, "decay_between": None})
-    opponent = Opponent(stage.model_copy(update={"optimizer": fast, "samples": 10**6}))
+    opponent = Opponent(stage.model_copy(update={"optimizer": fast, "samples": 10**6}), 0)
 
     def grey(x):
         return torch.full_like(x, 0.5)
@@ -138,7 +139,7 @@ def test_it_learns_to_tell_pictures_from_grey_ones_and_goes_on_from_its_state(st
 
     losses = [float(step(opponent, 1 + k)["discriminator"]) for k in range(40)]
     assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
-    other = Opponent(opponent.stage)
+    other = Opponent(opponent.stage, 0)
     other.load_state_dict(copy.deepcopy(opponent.state_dict()))  # as from a file
     assert float(step(opponent, 50)["discriminator"]) == float(step(other, 50)["discriminator"])
     for ours, theirs in zip(opponent.network.heads.parameters(), other.network.heads.parameters(), strict=True):
@@ -148,7 +149,7 @@ def test_it_learns_to_tell_pictures_from_grey_ones_and_goes_on_from_its_state(st
 def test_parts_of_a_batch_teach_what_the_whole_batch_does(stage):
     def taught(parts):
         torch.manual_seed(0)
-        opponent = Opponent(stage.model_copy(update={"samples": 10**6}))
+        opponent = Opponent(stage.model_copy(update={"samples": 10**6}), 0)
         x, index = (pictures(4) + 1) / 2, torch.arange(4, 8)
         opponent.step(list(zip(x.chunk(parts), index.chunk(parts), strict=True)), lambda x: 1 - x, first=4)
         return torch.cat([p.detach().flatten() for p in opponent.network.heads.parameters()])
@@ -160,7 +161,7 @@ def test_parts_of_a_batch_teach_what_the_whole_batch_does(stage):
 @pytest.mark.parametrize(("schedule", "first_rate"), [("own", 0.5), ("shared", 1.0)])
 def test_its_own_rate_warms_up_when_it_begins(stage, schedule, first_rate):
     own = stage.discriminator.model_copy(update={"schedule": schedule})
-    opponent = Opponent(stage.model_copy(update={"discriminator": own, "samples": 10**6}))
+    opponent = Opponent(stage.model_copy(update={"discriminator": own, "samples": 10**6}), 0)
     assert not opponent.learns(2) and opponent.learns(4)
     opponent.step([((pictures() + 1) / 2, torch.tensor([4, 5]))], lambda x: x, first=4)
     # The tiny config warms up over four samples, two a step; its decay begins with sample 4.

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel
 from rpiae.encoder import build_encoder
 from tests.train.paper import CLASSES, ENCODER, SIDE, overrides, write_classes, write_dinov2
+from train import failures
 from train.__main__ import main
 from train.config import load_config
 from train.data.reader import names
@@ -164,6 +165,13 @@ def log(folder, stage):
     return [record for record in map(json.loads, lines) if "loss" in record]
 
 
+@pytest.mark.parametrize("stage", ["pivot", "bridge", "decoder", "guide", "class"])
+def test_every_stage_that_reads_logs_what_it_skipped(stage, run):
+    lines = map(json.loads, (run[0] / stage / "log.jsonl").read_text().splitlines())
+    checks = [record for record in lines if "loss" not in record]
+    assert checks and all(record["skipped"] == 0 for record in checks)
+
+
 def result(folder, stage):
     return load_file(folder / stage / "result" / "diffusion_pytorch_model.safetensors")
 
@@ -258,6 +266,15 @@ def test_a_loss_that_is_not_finite_names_the_rows_behind_it(run, tmp_path):
     assert f"{pictures}: {', '.join(names(dataset, (2, 3))[str(pictures)])})" in str(raised.value)
     named = re.findall(r"class-\d/\d\.png", str(raised.value))
     assert len(named) == 2 and all((pictures / name).is_file() for name in named)
+
+
+def test_more_rows_than_a_message_holds_are_in_a_file(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(failures, "NAMED", 1)
+    stages = Stages(load_config("paper-256", [*run[1], f"output={tmp_path}", "stages.pivot.optimizer.lr=1e30"]))
+    with pytest.raises(ValueError, match=r"class-\d/\d\.png, \.\.\.; all of them: .*rows-00000001.json\)"):
+        stages.run("pivot")
+    dataset = stages._task("pivot").dataset
+    assert json.loads((tmp_path / "pivot" / "rows-00000001.json").read_text()) == names(dataset, (2, 3))
 
 
 class Stopped(Exception):

@@ -5,16 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.train import paper
+from tests.train.data.files import write_captions, write_edits
 from train.config import load_config
 from train.loop import Loop
 from train.runtime import set_up
 from train.stages import Stages
+from train.states import States
 
 STEPS = 20
 LAST = f"state-{STEPS:08d}"
@@ -70,11 +74,16 @@ def assert_same_curve(one, other, ignored=()):
             assert difference < limit, f"step {first['step']}: {name} {first[name]} and {second[name]}"
 
 
-def on_two_processes(config, settings, stage="all"):
-    """A stage of a config, or every one, each process with half of every batch; what was said."""
+def launch(config, settings, stage):
+    """The command for two processes, and its environment."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--main_process_port", "0", "-m", "train", config, stage, *settings]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return command, {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def on_two_processes(config, settings, stage="all"):
+    """A stage of a config, or every one, each process with half of every batch; what was said."""
+    command, environment = launch(config, settings, stage)
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
@@ -147,6 +156,24 @@ def test_two_processes_learn_classes_and_against_a_discriminator_as_one_does(pap
 
 
 @pytest.mark.slow
+def test_two_processes_learn_captions_and_edits_from_files_as_one_does(smoke_checkpoint, tmp_path, starts):
+    captions, edits = write_captions(tmp_path / "captions", 8, 64), write_edits(tmp_path / "edits", 6, 64)
+    (edits / "3b.png").write_bytes(b"broken")
+    shutil.copytree(smoke_checkpoint / "vae", tmp_path / "tokenizer" / "vae")
+    sources = f"[{{kind: folder, path: {edits}, weight: 2}}, {{kind: folder, path: {captions}}}]"
+    own = [f"data.sources={sources}", "data.held_out=2", "data.processes=2", "readout=0", "batch_size=4"]
+    own = [f"stages.edit.{setting}" for setting in (*own, f"samples={4 * STEPS}")]
+    settings = [*overrides(tmp_path / "together"), f"init={tmp_path / 'tokenizer'}", *own]
+    on_two_processes("smoke", settings, "edit")
+    Stages(load_config("smoke", [*settings, f"output={tmp_path / 'alone'}"])).run("edit")
+    one, other = tmp_path / "alone", tmp_path / "together"
+    assert_same_curve(curve(one, "edit"), curve(other, "edit"), ignored=("changed",))
+    assert_same_lesson(starts, one, other, "edit")
+    skipped = [json.loads((folder / "edit" / "log.jsonl").read_text().splitlines()[-1]) for folder in (one, other)]
+    assert skipped[0]["skipped"] == skipped[1]["skipped"] >= 1  # whichever process met the broken picture
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["representation", "pivot", "edit"])
 def test_parts_of_a_batch_learn_what_the_whole_learns(together, tmp_path, name, starts):
     parts = alone(together, load_config("smoke", overrides(tmp_path, f"stages.{name}.accumulate=2")), name)
@@ -183,14 +210,44 @@ def without_seconds(records):
     return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
 
 
+def assert_the_same(one, other):
+    """The stage's log, last state and result, bit for bit."""
+    assert without_seconds(curve(one, STOPPED)) == without_seconds(curve(other, STOPPED))
+    for file in (f"{LAST}/model.safetensors", "result/diffusion_pytorch_model.safetensors"):
+        again, before = (load_file(folder / STOPPED / file) for folder in (one, other))
+        assert again.keys() == before.keys() and all(torch.equal(again[key], before[key]) for key in before)
+
+
 @pytest.mark.slow
 def test_two_processes_that_were_stopped_go_on_bit_for_bit(together, stopped):
     said = on_two_processes("smoke", [*overrides(stopped), "--resume"], STOPPED)
     assert f"resumed at step {STOP} of {STEPS}" in said
-    assert without_seconds(curve(stopped, STOPPED)) == without_seconds(curve(together, STOPPED))
-    for file in (f"{LAST}/model.safetensors", "result/diffusion_pytorch_model.safetensors"):
-        again, before = (load_file(folder / STOPPED / file) for folder in (stopped, together))
-        assert again.keys() == before.keys() and all(torch.equal(again[key], before[key]) for key in before)
+    assert_the_same(stopped, together)
+
+
+def kill(launcher):
+    """The launcher and all that it started, at once; nobody is given the time to tidy up."""
+    whole = [launcher, *psutil.Process(launcher.pid).children(recursive=True)]
+    for process in whole:
+        process.kill()
+    for process in whole:
+        process.wait(timeout=60)
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_go_on_bit_for_bit(together, tmp_path):
+    shutil.copytree(together / "representation", tmp_path / "representation")
+    command, environment = launch("smoke", overrides(tmp_path), STOPPED)
+    states = States(tmp_path / STOPPED, STEPS)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
+        while launcher.poll() is None and len(states.all()) < 3:
+            time.sleep(0.005)
+        kill(launcher)  # a little after a state: in the next step, or while the next state is written
+    reached = int(states.all()[-1].name[-8:])
+    assert 3 <= reached < STEPS and not (tmp_path / STOPPED / "finished.json").exists()
+    said = on_two_processes("smoke", [*overrides(tmp_path), "--resume"], STOPPED)
+    assert f"resumed at step {reached} of {STEPS}" in said
+    assert_the_same(tmp_path, together)
 
 
 @pytest.mark.slow

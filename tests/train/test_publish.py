@@ -1,14 +1,19 @@
 """From finished stages to the folder that the app reads."""
 
+import json
+import os
+
 import pytest
 import torch
 
 from rpiae import AutoencoderRPiAE, RPiAEPipeline
 from train import stages
+from train.__main__ import main
 from train.card import model_card, parameters
 from train.config import load_config
 from train.evaluate import calibrate
 from train.evaluate.command import BEGIN, END, write_between_markers
+from train.loop import Progress
 from train.publish import read_legs, write_checkpoint
 
 LEG = {"stage": "edit", "samples": 24, "minutes": 0.1, "machine": "a test"}
@@ -59,6 +64,70 @@ def test_the_legs_of_init_come_first(smoke_checkpoint, tmp_path):
     second = load_config("smoke", [f"checkpoint={tmp_path}/second", f"init={tmp_path}/first"])
     write_checkpoint(second, pipe.vae, pipe.transformer, {"edit": LEG | {"samples": 7}})
     assert [leg["samples"] for leg in read_legs(tmp_path / "second")["edit"]] == [24, 7]
+
+
+@pytest.fixture
+def finished(smoke_checkpoint, tmp_path):
+    """The settings of a run that finished every stage and published nothing, and its config."""
+    settings = [f"output={tmp_path}/run", f"checkpoint={tmp_path}/checkpoint"]
+    config, pipe = load_config("smoke", settings), RPiAEPipeline.from_pretrained(smoke_checkpoint)
+    for name in config.stages:
+        (pipe.transformer if name == "edit" else pipe.vae).save_pretrained(config.output / name / "result")
+        finish(config, name)
+    return settings, config
+
+
+def finish(config, name, seconds=60.0):
+    progress = Progress()
+    progress.seconds = seconds
+    mark = config.output / name / "finished.json"
+    mark.write_text(json.dumps(stages.Stages(config)._leg(name, progress)))
+    return mark
+
+
+def edit_minutes(config):
+    return [leg["minutes"] for leg in read_legs(config.checkpoint)["edit"]]
+
+
+def test_a_run_that_was_killed_before_it_published_does_so_the_next_time(finished):
+    settings, config = finished
+    assert main(["smoke", "all", *settings]) == 0
+    assert edit_minutes(config) == [1.0]
+    finish(config, "edit", 120)  # trained anew, then killed: the folder is there, and does not have it
+    assert main(["smoke", "all", *settings]) == 0
+    assert edit_minutes(config) == [1.0, 2.0]
+    before = (config.checkpoint / "training.json").stat()
+    assert main(["smoke", "all", *settings]) == 0
+    old = finish(config, "edit", 180)
+    os.utime(old, (0, 0))  # a folder that another run wrote since is its own
+    assert main(["smoke", "all", *settings]) == 0
+    assert (config.checkpoint / "training.json").stat() == before
+
+
+def test_a_checkpoint_survives_a_kill_in_the_middle_of_its_swap(finished):
+    settings, config = finished
+    assert main(["smoke", "all", *settings]) == 0
+    calibrate.store(config.checkpoint, calibrate.RegionSettings(latent_threshold=0.123))
+    os.rename(config.checkpoint, config.checkpoint.with_name("checkpoint.old"))
+    empty = load_config("smoke", [*settings, f"output={config.output}-other"])
+    assert stages.Stages(empty).finished("edit") is not None
+    os.rename(config.checkpoint, config.checkpoint.with_name("checkpoint.old"))
+    pipe = RPiAEPipeline.from_pretrained(config.checkpoint.with_name("checkpoint.old"))
+    write_checkpoint(config, pipe.vae, pipe.transformer, {"edit": LEG})
+    assert len(read_legs(config.checkpoint)["edit"]) == 2
+    assert RPiAEPipeline.from_pretrained(config.checkpoint).config.region["latent_threshold"] == 0.123
+
+
+def test_half_a_result_is_no_result(finished):
+    _, config = finished
+    whole = stages.Stages(config)
+    assert whole.result("pivot").is_dir() and whole.result("decoder").is_dir()
+    for name in ("pivot", "decoder"):  # killed while they were exported
+        (config.output / name / "finished.json").unlink()
+        with pytest.raises(ValueError, match=rf"{name}.finished.json is missing.*python -m train smoke {name}"):
+            whole.result(name)
+    with pytest.raises(ValueError, match="'decoder' of smoke is not finished"):
+        whole.vae()
 
 
 def test_the_card_counts_what_is_in_the_files(smoke_checkpoint):

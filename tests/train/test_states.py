@@ -9,6 +9,8 @@ import time
 
 import pytest
 import torch
+from accelerate import tracking
+from accelerate.tracking import GeneralTracker
 from safetensors.torch import load_file
 
 from train.config import load_config
@@ -59,6 +61,39 @@ def run(folder, *more, **how):
 def logged(folder):
     records = map(json.loads, (folder / "representation" / "log.jsonl").read_text().splitlines())
     return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+class Diary(GeneralTracker):
+    """A tracker of somebody's own."""
+
+    name, requires_logging_directory = "diary", False
+    kept = []
+
+    def __init__(self, run_name):
+        super().__init__()
+        self.run_name = run_name
+
+    @property
+    def tracker(self):
+        return self.kept
+
+    def store_init_configuration(self, values):
+        self.kept.append((self.run_name, values))
+
+    def log(self, values, step=None, **kwargs):
+        self.kept.append((step, values))
+
+
+def test_what_is_logged_goes_to_trackers_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "diary", Diary)
+    run(tmp_path / "run", f"{STAGE}.trackers=[diary]")
+    (name, settings), *told = Diary.kept
+    assert name == "run-representation" and settings["batch_size"] == 8 and "lr" in settings["optimizer"]
+    records = map(json.loads, (tmp_path / "run" / "representation" / "log.jsonl").read_text().splitlines())
+    assert told == [(record["step"], record) for record in records]
+    monkeypatch.setattr(tracking, "_available_trackers", [])
+    with pytest.raises(ValueError, match=r"representation\.trackers: the package of wandb is not installed; pip"):
+        run(tmp_path / "other", f"{STAGE}.trackers=[diary, wandb]")
 
 
 @pytest.mark.slow
@@ -116,5 +151,7 @@ def test_out_of_memory_says_which_setting_to_change(tmp_path, monkeypatch):
     monkeypatch.setattr(RepresentationTask, "forward", lambda self, batch: {"loss": torch.empty(2**50)})
     with pytest.raises(ValueError, match=r"out of memory at step 0 .*accumulate=2, .*4 samples at a time instead of 8"):
         run(tmp_path)
-    with pytest.raises(ValueError, match=r"batch_size must be lower"):
-        run(tmp_path / "one", f"{STAGE}.accumulate=8")
+    # Then a smaller batch would save nothing.
+    for precision, first in ("no", r"set stages.representation.precision=bf16, or lower"), ("bf16", "lower"):
+        with pytest.raises(ValueError, match=rf"already, so {first} stages.representation.crop, now \d+, or make"):
+            run(tmp_path / precision, f"{STAGE}.accumulate=8", f"{STAGE}.precision={precision}")

@@ -25,7 +25,7 @@ from .settings import SourceSettings
 
 SHOWN = 10
 # What training can do with, though a person may want to know.
-HINTS = ("enlarged", "no picture for a text", "no class", "cut text")
+HINTS = ("enlarged", "no picture for a text", "no class", "cut text", "duplicate id")
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 
 

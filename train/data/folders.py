@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .rows import Choice, Columns, Fault, Row, find_columns, texts_of
+from .rows import Choice, Columns, Fault, Row, find_columns, id_of, texts_of
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -112,8 +112,7 @@ class FolderSource:
             if isinstance(line, Fault):
                 rows.append(line)
                 continue
-            name = line.get(self.columns.id) if self.columns.id else None
-            name = str(name) if name is not None else f"row {number}"
+            name = id_of(line, self.columns) or f"row {number}"
             rows.append((name, None, {column: line[column] for column in used & line.keys()}))
         return rows
 

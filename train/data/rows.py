@@ -26,6 +26,8 @@ NAMES = {
     "instruction": ("instruction", "edit_instruction", "edit_prompt", "edited_prompt_list", "instructions", "prompt"),
     "id": ("id", "key", "omni_edit_id", "img_id"),
 }  # fmt: skip
+# MagicBrush edits a picture several times: its img_id alone names no row.
+TURN = "turn_index"
 # Kind of data → the columns of its pictures and of its words.
 KINDS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "edits": (("source", "target"), "instruction"),
@@ -48,12 +50,12 @@ class Fault(ValueError):
 @dataclass(frozen=True)
 class Columns:
     """Where a row's parts are: "pictures" have one picture, "captions" a picture and words, "edits" source, target and
-    words."""
+    words; `ids`: what names a row, together."""
 
     kind: str
     pictures: tuple[str, ...]
     texts: dict[str, float]
-    id: str | None = None
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,10 @@ def find_columns(names: list[str], given: Mapping[str, Choice], where: str) -> C
         if all(role in found for role in pictures) and (words is None or words in found):
             columns = tuple(next(iter(found[role])) for role in pictures)
             texts = {name: weight for name, weight in found[words].items() if weight > 0} if words else {}
-            return Columns(kind, columns, texts, next(iter(found.get("id", {})), None))
+            ids = tuple(found.get("id", {}))
+            if "id" not in given:
+                ids = (*ids[:1], *([TURN] if ids and TURN in names else []))
+            return Columns(kind, columns, texts, ids)
     raise ValueError(
         f"{where}: its columns are {', '.join(names) or 'none'}; wanted are image and caption, or source, instruction "
         "and target (other names: columns={image: ..., caption: ...})"
@@ -117,6 +122,12 @@ def _weighted(choice: Choice) -> dict[str, float]:
     if isinstance(choice, Mapping):
         return dict(choice)
     return dict.fromkeys([choice] if isinstance(choice, str) else choice, 1.0)
+
+
+def id_of(values: Mapping[str, Any], columns: Columns) -> str | None:
+    """What a row is called; None when it has no name."""
+    parts = [values.get(name) for name in columns.ids]
+    return None if not parts or None in parts else " ".join(map(str, parts))
 
 
 def texts_of(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[str, float], ...]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from .folders import ENDINGS
 from .join import JoinedLines, save_whole, table_file
-from .rows import Choice, Fault, Row, find_columns, texts_of
+from .rows import Choice, Fault, Row, find_columns, id_of, texts_of
 
 TEXT_ENDINGS = ("txt", "text", "caption", "cls")
 
@@ -73,9 +73,8 @@ class ShardSource:
         for column in self.columns.pictures:
             if column not in values:
                 raise Fault("missing file", f"{name} has no {column}")
-        given = values.get(self.columns.id) if self.columns.id else None
         return Row(
-            str(given) if given is not None else name,
+            id_of(values, self.columns) or name,
             tuple(values[column] for column in self.columns.pictures),
             texts_of(values, self.columns),
         )

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
-from .rows import Choice, Fault, Row, find_columns, texts_of
+from .rows import Choice, Fault, Row, find_columns, id_of, texts_of
 from .shards import find_files
 
 
@@ -61,15 +61,14 @@ class TableSource:
         """One row; a `Fault` when a picture is missing or its row group cannot be read."""
         file = self.files[self._groups[chunk][0]]
         values = {name: cells[number].as_py() for name, cells in self._group(chunk).items()}
-        given = values.get(self.columns.id) if self.columns.id else None
-        name = str(given) if given is not None else f"{file.name} group {self._groups[chunk][1]} row {number}"
+        name = id_of(values, self.columns) or f"{file.name} group {self._groups[chunk][1]} row {number}"
         pictures = [_picture(values.get(c), file.parent, f"{name}: {c}") for c in self.columns.pictures]
         return Row(name, tuple(pictures), texts_of(values, self.columns))
 
     def _group(self, chunk: int) -> dict[str, Any]:
         if chunk not in self._read:
             number, group = self._groups[chunk]
-            wanted = {*self.columns.pictures, *self.columns.texts, *([self.columns.id] if self.columns.id else [])}
+            wanted = {*self.columns.pictures, *self.columns.texts, *self.columns.ids}
             while len(self._read) >= self.kept:
                 del self._read[next(iter(self._read))]
             try:

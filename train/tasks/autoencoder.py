@@ -8,6 +8,7 @@ decoder: the pixel decoder trains on fixed latents: L1 + perceptual (+ adaptive 
 """
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -33,8 +34,10 @@ from .reconstruction import VALIDATION_PICTURES, ReconstructionTask
 TAG, HELD_OUT_TAG, LATENT_TAG, SEMANTIC_TAG = 20, 21, 22, 23
 LATENT_PICTURES = 256
 SEMANTIC_PICTURES = 640
-# Apart from the seeds of the noise on features.
-POSTERIOR_SEEDS = 2**31  # torch keeps 32 bits of a seed
+# Where the seeds of a picture's noise begin, by what it is for; torch keeps 32 bits of a seed.
+ON_LATENT, ON_FEATURES, OF_POSTERIOR = 0, 2**30, 2**31
+# So far apart are those of a run's seed and the next: 2**32 in the golden ratio, which keeps any number of them apart.
+BETWEEN_RUNS = 0x9E3779B1
 # Pixels against features in the bridge's linear start, as standard deviations.
 BRIDGE_PIXEL_WEIGHT = 1.5
 
@@ -54,7 +57,7 @@ class AutoencoderTask(ReconstructionTask):
         self.pivot_replica = frozen_copy(vae.encoder) if stage.pivot else None
         self.perceptual = perceptual_distance(stage.perceptual_network) if stage.perceptual else None
         # Outside the module tree: it learns by itself, see `after_step`.
-        self.opponent = Opponent(stage) if stage.gan else None
+        self.opponent = Opponent(stage, seed) if stage.gan else None
         self.seed = seed
         self._open_pictures()
         # Buffers, so that a resumed run goes on with the same weight.
@@ -117,11 +120,11 @@ class AutoencoderTask(ReconstructionTask):
         features = vae.encode_features(x)
         losses: dict[str, Tensor] = {}
         rms = self._mean_square(features, batch).sqrt()
-        given = self._noisy(features, stage.noise_tau * rms, batch["index"])
+        given = self._noisy(features, stage.noise_tau * rms, batch["index"], ON_FEATURES)
         if vae.bridge is not None:
             posterior = vae.bridge.encode(given)
             latent = vae.normalise(self._latent(posterior, batch["index"]))
-            latent = self._noisy(latent, stage.latent_noise_tau, batch["index"], power=2)
+            latent = self._noisy(latent, stage.latent_noise_tau, batch["index"], ON_LATENT, power=2)
             given = vae.bridge.decode(vae.denormalise(latent))
             found = bridge_losses(given, features, posterior)
             losses |= {name: loss for name, loss in found.items() if getattr(stage, name)}
@@ -204,19 +207,24 @@ class AutoencoderTask(ReconstructionTask):
         """The mode, or in training a draw that belongs to the picture's number."""
         if self.stage.posterior == "mode" or not self.training:
             return posterior.mode()
-        generators = (torch.Generator().manual_seed(number + POSTERIOR_SEEDS) for number in index.tolist())
         shape = posterior.mean.shape[1:]
+        generators = self._generators(index, OF_POSTERIOR)
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         return posterior.sample(noise=noise.to(posterior.mean.dtype))
 
-    def _noisy(self, values: Tensor, tau: float | Tensor, index: Tensor, power: int = 1) -> Tensor:
+    def _generators(self, index: Tensor, purpose: int) -> Iterator[torch.Generator]:
+        """One for each picture, by the run's seed, the picture's number and what is drawn."""
+        first = purpose + self.seed * BETWEEN_RUNS
+        return (torch.Generator().manual_seed((first + number) % 2**32) for number in index.tolist())
+
+    def _noisy(self, values: Tensor, tau: float | Tensor, index: Tensor, purpose: int, power: int = 1) -> Tensor:
         """Features or latents with noise of a strength drawn per picture, tau * U(0, 1) ** power, which what follows
-        learns to live with. The noise belongs to the picture's number, whatever batch or process it is in."""
+        learns to live with. The noise belongs to the seed and the picture's number, whatever batch or process it is
+        in."""
         if not tau or not self.training:
             return values
         uniform, noise = [], []
-        for number in index.tolist():
-            generator = torch.Generator().manual_seed(number)
+        for generator in self._generators(index, purpose):
             uniform.append(torch.rand((), generator=generator) ** power)
             noise.append(torch.randn(values.shape[1:], generator=generator))
         uniform, noise = (torch.stack(drawn).to(values.device) for drawn in (uniform, noise))

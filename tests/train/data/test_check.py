@@ -53,10 +53,30 @@ def test_every_problem_is_counted_and_named(tmp_path, capsys):
     assert code == 2 and err.startswith("error: ") and "in 20 rows" in err
     for line in (
         "WRONG: broken line: 1", "WRONG: missing file: 12", "WRONG: broken picture: 1", "WRONG: no text: 1",
-        "WRONG: duplicate id: 1", "WRONG: too small: 2", "WRONG: different shapes: 1", "... and 2 more",
+        "note: duplicate id: 1", "WRONG: too small: 2", "WRONG: different shapes: 1", "... and 2 more",
     ):  # fmt: skip
         assert line in out, out
     assert out.count("there is no file 'none.png'") == 10
+
+
+def test_several_edits_of_one_picture_are_rows_of_their_own(tmp_path, capsys):
+    """As MagicBrush has them."""
+    write_edits(tmp_path, 3)
+    lines = [json.loads(line) for line in (tmp_path / "edits.jsonl").read_text().splitlines()]
+    rows = [
+        {"img_id": 7, "turn_index": turn, "source_img": line["source"], "target_img": line["target"],
+         "instruction": line["instruction"]}
+        for turn, line in enumerate(lines, start=1)
+    ]  # fmt: skip
+    write_list(tmp_path, "edits.jsonl", rows)
+    (tmp_path / "1b.png").unlink()
+    code, out, _ = run(capsys, tmp_path, "--size", 32)
+    assert code == 2 and "duplicate id" not in out and "7 2: there is no file '1b.png'" in out
+    for row in rows:
+        del row["turn_index"]
+    write_list(tmp_path, "edits.jsonl", [rows[0], rows[2]])
+    code, out, _ = run(capsys, tmp_path, "--size", 32)
+    assert code == 0 and "note: duplicate id: 1" in out
 
 
 def test_small_pictures_are_a_note_while_they_are_more_than_half(tmp_path, capsys):
