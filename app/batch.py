@@ -31,8 +31,10 @@ class Drawn:
 
 def key(request: Request, defaults: Mapping[str, Any]) -> Hashable | None:
     """Requests of one key may be drawn in one batch; None: this one is answered by itself."""
-    if not isinstance(request, (GenerateRequest, EditRequest)) or request.ability == "class":
+    if not isinstance(request, (GenerateRequest, EditRequest)):
         return None
+    if request.ability == "class":
+        return ("class", *class_settings(request).values())
     given = ((name, getattr(request, name, None)) for name in SHARED)
     settings = ((name, defaults.get(name) if value is None else value) for name, value in given)
     return (request.kind, request.negative_prompt, *settings)
@@ -52,8 +54,13 @@ def by_words(requests: Sequence[GenerateRequest | EditRequest]) -> dict[str, Any
     }
 
 
-def by_class(request: GenerateRequest) -> dict[str, Any]:
-    """The pipeline's arguments for a class; all else is as the authors have it, so a recipe need not say it."""
+def by_class(requests: Sequence[GenerateRequest]) -> dict[str, Any]:
+    """The pipeline's arguments for classes of one key."""
+    labels = [request.class_label for request in requests for _ in range(request.count)]
+    return {"class_labels": labels, **class_settings(requests[0])}
+
+
+def class_settings(request: GenerateRequest) -> dict[str, Any]:
+    """How a class is drawn; all else is as the authors have it, so a recipe need not say it."""
     named = CLASS_DEFAULTS | {"guidance_interval": WHOLE_INTERVAL}
-    settings = {name: value if (said := getattr(request, name)) is None else said for name, value in named.items()}
-    return {"class_labels": [request.class_label] * request.count, **settings}
+    return {name: value if (said := getattr(request, name)) is None else said for name, value in named.items()}

@@ -177,7 +177,7 @@ def _epoch(file: Path) -> int:
 
 
 def read(place: Place, device: str | None = None, dtype: str = "float32", warm: bool = True) -> Held:
-    """Loads a checkpoint and, if `warm`, warms it up. With dtype "auto" an editor's transformer runs in what is fast.
+    """Loads a checkpoint and, if `warm`, warms it up. With dtype "auto" its transformer runs in what is fast.
     ValueError, without a folder of this machine, says what is wrong with it."""
     start = time.perf_counter()
     import_library()
@@ -230,7 +230,7 @@ def _hold(
 
     if pipeline is not None:
         pipeline.to(device)
-    if place.kind == EDITOR and dtype == "auto":
+    if pipeline is not None and dtype == "auto":
         precision.speed_up(pipeline)
     said = licence(place.path) if place.path.is_dir() else "not stated"
     tokenizer = wrap(vae, place.name, said).to(device)

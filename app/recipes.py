@@ -35,8 +35,7 @@ def write(
 
     asked: dict[str, Any] = {}
     if request.ability == "class":
-        asked = batch.by_class(request) | {"class_label": request.class_label, "prompt": class_name, "seed": seed}
-        del asked["class_labels"]
+        asked = batch.class_settings(request) | {"class_label": request.class_label, "prompt": class_name, "seed": seed}
     elif isinstance(request, (GenerateRequest, EditRequest)):
         asked = {"prompt": request.prompt, "negative_prompt": request.negative_prompt or None, "seed": seed}
         given = {name: getattr(request, name) for name in SETTINGS if hasattr(request, name)}

@@ -354,7 +354,7 @@ class Service:
 
     def batch_key(self, request: Request) -> Hashable | None:
         """Requests of one key may be answered in one batch; None: this one by itself."""
-        return batch.key(request, self.defaults) if self.kind == EDITOR else None
+        return batch.key(request, self.defaults) if self.kind in (EDITOR, CLASSES) else None
 
     def draw(self, asked: Sequence[tuple[Request, Progress]]) -> list[Drawn]:
         """Draws for requests of one key at once; `finish` makes of each what `run` gives. A fault is that of all."""
@@ -388,7 +388,7 @@ class Service:
         start = time.perf_counter()
         requests = [request for request, _ in asked]
         by_class = requests[0].ability == "class"
-        arguments = batch.by_class(requests[0]) if by_class else batch.by_words(requests)
+        arguments = batch.by_class(requests) if by_class else batch.by_words(requests)
         steps = arguments.get("num_inference_steps") or self.defaults["num_inference_steps"]
         # The authors' grid of n times makes n - 1 steps.
         lines = [(progress, request.count) for request, progress in asked]

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from PIL import Image
 
+from app.batch import WHOLE_INTERVAL
 from app.jobs import Jobs
 from app.library import import_library
 from app.outcome import sentence
@@ -179,6 +180,9 @@ def _differences(recipe: Recipe, service: Service) -> list[str]:
         notes.append(say("restore.device", there=there, here=here))
     if recipe.source_sha256:
         notes.append(say("restore.source", sha=recipe.source_sha256[:12]))
+    interval = tuple(recipe.guidance_interval or WHOLE_INTERVAL)
+    if recipe.class_label is None and interval != WHOLE_INTERVAL:  # the command line's, not this form's
+        notes.append(say("restore.interval", low=interval[0], high=interval[1]))
     if recipe.mask_sha256:
         notes.append(say("restore.mask"))
     return notes

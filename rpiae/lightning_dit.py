@@ -121,8 +121,18 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
 
         return load_transformer(path, num_heads, torch_dtype)
 
+    def encode_time(self, times: Tensor) -> Tensor:
+        """Times (S,) → what blocks see of them beside the label, (S, d), for `time` of as many steps."""
+        return self.time_embedding(self._time_features(times))
+
     def forward(
-        self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor, return_dict: bool = True
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        class_labels: Tensor,
+        return_dict: bool = True,
+        *,
+        time: Tensor | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Noisy latent, time and label → `.sample`, the velocity (noise - data).
 
@@ -130,6 +140,7 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
             hidden_states: x_t (B, C, h, w).
             timestep: t (B,) or one number, in [0, 1]; t = 1 is noise.
             class_labels: (B,) integers; num_classes means "no class".
+            time: the timestep's row of `encode_time`, (d,) or (B, d), where that was done for all steps before.
         """
         config = self.config
         if hidden_states.shape[1:] != (config.in_channels, config.sample_size, config.sample_size):
@@ -138,8 +149,9 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
         if class_labels.shape != hidden_states.shape[:1]:
             raise ValueError(f"{len(hidden_states)} latents need as many labels, they are {tuple(class_labels.shape)}")
         x = map_to_tokens(self.input(hidden_states)) + self.position_table
-        times = torch.as_tensor(timestep, device=x.device).flatten().expand(len(x))
-        condition = self.time_embedding(self._time_features(times)) + self.label_embedding(class_labels)
+        if time is None:
+            time = self.encode_time(torch.as_tensor(timestep, device=x.device).flatten().expand(len(x)))
+        condition = time + self.label_embedding(class_labels)
         for block in self.blocks:
             x = block(x, condition, self.rope_cos, self.rope_sin)
         shift, scale = self.output_modulation(condition)[:, None].chunk(2, dim=-1)

@@ -51,6 +51,13 @@ class Source:
     painted: Image.Image | None
 
 
+def _repeats(sources: list[Source]) -> tuple[list[int], list[int]]:
+    """Where each different source comes first, and which of those every one is."""
+    order = list(dict.fromkeys(map(id, sources)))
+    which = [order.index(id(source)) for source in sources]
+    return [which.index(number) for number in range(len(order))], which
+
+
 def make_scheduler(time_shift: float) -> FlowMatchEulerDiscreteScheduler:
     """The Euler scheduler for `flow.sampling_times`, which shifts those times once."""
     return FlowMatchEulerDiscreteScheduler(shift=time_shift)
@@ -244,7 +251,10 @@ class RPiAEPipeline(DiffusionPipeline):
             raise ValueError(f"{len(masks)} masks for {len(pictures)} pictures; give one, or one for each")
         if mask_image is not None and not pictures:
             raise ValueError("a mask needs a picture to edit; give image= as well")
-        sources = [self._source(picture, mask) for picture, mask in zip(pictures, masks, strict=True)]
+        # A picture that is given several times, to be edited by several seeds, is one source.
+        given = {(id(picture), id(mask)): (picture, mask) for picture, mask in zip(pictures, masks, strict=True)}
+        once = {key: self._source(*pair) for key, pair in given.items()}
+        sources = [once[id(picture), id(mask)] for picture, mask in zip(pictures, masks, strict=True)]
         return prompts, sources, self._settings(**settings)
 
     def _settings(self, **given) -> dict:
@@ -266,8 +276,9 @@ class RPiAEPipeline(DiffusionPipeline):
         return Source(picture, square, letterbox, painted)
 
     def _encode_sources(self, sources: list[Source]) -> Tensor:
-        pixels = images.to_tensor([source.square for source in sources]).to(self._execution_device, self.vae.dtype)
-        return self.vae.normalise(self.vae.encode(pixels).latent_dist.mode())
+        firsts, which = _repeats(sources)
+        squares = images.to_tensor([sources[i].square for i in firsts]).to(self._execution_device, self.vae.dtype)
+        return self.vae.normalise(self.vae.encode(squares).latent_dist.mode())[which]
 
     def _encode_context(
         self, prompts: list[str], negative: str, branches: tuple[guidance.Branch, ...], source: Tensor | None
@@ -338,8 +349,10 @@ class RPiAEPipeline(DiffusionPipeline):
             settings = RegionSettings.from_dict(plain(self.config.region))
             likely = likely_area(changes, settings, self.vae.config.image_size)
             x = snap(source_latent.float(), x, settings, allowed, likely)
-            before, after = self._decode(torch.cat([source_latent.float(), x])).chunk(2)
-            masks = change_mask(before, after, settings, allowed, letterboxes, likely)
+            firsts, which = _repeats(sources)
+            decoded = self._decode(torch.cat([source_latent[firsts].float(), x]))
+            before, after = decoded[: len(firsts)], decoded[len(firsts) :]
+            masks = change_mask(before[which], after, settings, allowed, letterboxes, likely)
         else:
             after = self._decode(x)
             masks = allowed.expand(len(sources), -1, -1, -1)

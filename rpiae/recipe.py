@@ -166,7 +166,7 @@ def describe_pipeline(pipeline: "RPiAEPipeline", source: str | os.PathLike | Non
     config, dtype = pipeline.transformer.config, pipeline.transformer.dtype
     about = circumstances(source, pipeline.device, dtype, config.hidden_size // config.num_heads)
     if is_compiled(pipeline.transformer):
-        about["attention"] += "; steps compiled where they fit"
+        about["attention"] += "; steps compiled where they fit, with SDPA"
     if pipeline.vae.dtype != dtype:
         about["dtype"] += f" (tokenizer {_name(pipeline.vae.dtype)})"
     return about

@@ -142,12 +142,16 @@ class TextEncoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def forward(self, texts: list[str]) -> TextStates:
-        """B texts → TextStates (B, max_tokens, D). An empty text gives an empty mask row: "no text"."""
-        hidden, mask = self._hidden_states(texts)
-        chosen = [F.layer_norm(hidden[i], hidden[i].shape[-1:]) for i in self.config.layers]
-        mask = mask & torch.tensor([bool(text.strip()) for text in texts], device=mask.device)[:, None]
+        """B texts → TextStates (B, max_tokens, D). An empty text gives an empty mask row: "no text".
+        Texts that come several times are read once."""
+        rows = {text: row for row, text in enumerate(dict.fromkeys(text for text in texts if text.strip()))}
+        hidden, mask = self._hidden_states([*rows] or [""])
+        chosen = torch.cat([F.layer_norm(hidden[i], hidden[i].shape[-1:]) for i in self.config.layers], -1)
         missing = self.config.max_tokens - mask.shape[1]
-        return TextStates(F.pad(torch.cat(chosen, -1), (0, 0, 0, missing)), F.pad(mask, (0, missing)))
+        # One row more, of zeros, for texts that are empty.
+        chosen, mask = F.pad(chosen, (0, 0, 0, missing, 0, 1)), F.pad(mask, (0, missing, 0, 1))
+        index = torch.tensor([rows.get(text, -1) for text in texts], device=mask.device)
+        return TextStates(chosen[index], mask[index])
 
     @torch.no_grad()
     def pooled(self, texts: list[str]) -> Tensor:

@@ -216,6 +216,7 @@ PAGE = {
     "restore.source": "The picture that was edited is not inside (SHA-256 of its pixels {sha}…).",
     "restore.source.use": "Take it from your history",
     "restore.cannot": "The loaded checkpoint has no form for these settings. Load the one they came from.",
+    "restore.interval": "It was guided from {low} to {high} of the time alone; this form guides all the time.",
     "restore.mask": "Where the edit was allowed is not inside.",
     "copy_link": "Copy link",
     "copy_link.done": "Copied",

@@ -211,6 +211,7 @@ PAGE = {
     "restore.source": "文件中不包含被编辑的原图（其像素的 SHA-256 为 {sha}…）。",
     "restore.source.use": "从历史记录中取用",
     "restore.cannot": "当前加载的模型没有适用于这些设置的表单，请加载生成它们的模型。",
+    "restore.interval": "它只在时间 {low} 到 {high} 之间使用引导；此表单始终使用引导。",
     "restore.mask": "文件中不包含当时允许编辑的区域。",
     "copy_link": "复制链接",
     "copy_link.done": "已复制",

@@ -6,6 +6,7 @@ import time
 import pytest
 from PIL import Image
 
+from app import follower
 from app.jobs import Jobs, QueueFull
 from app.request import EditRequest, GenerateRequest
 from app.store import Store
@@ -50,7 +51,8 @@ def test_a_finished_job_has_its_picture_with_its_recipe(jobs, picture):
     assert Jobs(jobs.service, Store(jobs.store.folder)).snapshot(job_id).record == record  # another server
 
 
-def test_previews_are_small_pictures_without_files(jobs):
+def test_previews_are_small_pictures_without_files(jobs, monkeypatch):
+    monkeypatch.setattr(follower, "PREVIEW_EVERY", 0.0)
     job_id = jobs.submit(GenerateRequest("a cat", num_inference_steps=20))
     previews = {shot.preview for shot in jobs.follow(job_id, timeout=60)} - {""}
     assert len(previews) >= 2 and all(uri.startswith("data:image/jpeg;base64,") for uri in previews)

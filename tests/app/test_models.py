@@ -156,6 +156,17 @@ def test_a_picture_by_class_and_its_recipe(by_class):
     assert np.abs(np.asarray(again, int) - np.asarray(second.image)).max() <= 1  # another batch size
 
 
+def test_classes_of_equal_settings_share_a_batch(by_class):
+    one = GenerateRequest("", count=2, **DRAWN)
+    other = GenerateRequest("", **DRAWN | {"class_label": 3, "seed": 9})
+    slower = GenerateRequest("", **DRAWN | {"num_inference_steps": 6})
+    assert by_class.batch_key(one) == by_class.batch_key(other) != by_class.batch_key(slower)
+    shares = by_class.draw([(one, Progress()), (other, Progress())])
+    for request, drawn in zip((one, other), shares, strict=True):
+        for image, alone in zip(drawn.images, by_class.run(request).pictures, strict=True):
+            assert np.abs(np.asarray(image, int) - np.asarray(alone.image)).max() <= 1
+
+
 def test_the_class_counts(by_class):
     one, other = (by_class.run(GenerateRequest("", **DRAWN | {"class_label": label})).pictures[0] for label in (1, 2))
     assert one.image.tobytes() != other.image.tobytes()

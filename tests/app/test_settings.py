@@ -57,6 +57,7 @@ def test_a_recipe_in_a_file_fills_every_field(tmp_path):
         ({"device": "cuda:0", "dtype": "bfloat16"}, "made on GPU, bfloat16; here it is CPU, float32"),
         ({"source_sha256": "c" * 64}, "cccccccccccc"),
         ({"mask_sha256": "d" * 64}, "Where the edit was allowed"),
+        ({"guidance_interval": (0.2, 0.8)}, "guided from 0.2 to 0.8"),
         ({"num_inference_steps": 10_000}, "Steps is 10000"),
     ],
 )

@@ -57,6 +57,14 @@ def test_one_time_serves_all_rows():
 
 
 @torch.no_grad()
+def test_times_of_a_whole_schedule_may_be_embedded_before():
+    model, (x, _, y) = tiny(), inputs()
+    times = torch.linspace(1, 0, 5)
+    for t, row in zip(times, model.encode_time(times), strict=True):
+        torch.testing.assert_close(model(x, t, y, time=row).sample, model(x, t, y).sample, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_a_fresh_model_predicts_nothing_and_no_class_is_one_more_row():
     model = LightningDiT2DModel(**TINY).eval()
     x, t, _ = inputs()

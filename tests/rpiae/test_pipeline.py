@@ -72,6 +72,18 @@ def test_one_prompt_serves_many_pictures_and_one_picture_many_prompts(pipe):
     assert len(pipe(["make it blue", "make it red"], image=photo()).images) == 2
 
 
+def test_a_picture_by_several_seeds_is_encoded_once_and_comes_out_as_by_each(pipe, monkeypatch):
+    rows, encode, decode = [], pipe.vae.encode, pipe.vae.decode
+    monkeypatch.setattr(pipe.vae, "encode", lambda x: rows.append(len(x)) or encode(x))
+    monkeypatch.setattr(pipe.vae, "decode", lambda x: rows.append(len(x)) or decode(x))
+    one, other = photo(), photo(seed=1)
+    together = pipe("make it blue", image=[one, other, one], generator=seeds(1, 2, 3)).images
+    assert rows == [2, 2 + 3]  # both pictures; both again beside the three results
+    for picture, image, number in zip(together, (one, other, one), (1, 2, 3), strict=True):
+        alone = pipe("make it blue", image=image, generator=seeds(number)).images[0]
+        assert (np.abs(np.asarray(picture, int) - np.asarray(alone)) <= 1).mean() > 0.99
+
+
 def test_guidance_scales_and_negative_prompts_change_the_picture(pipe):
     def draw(**settings):
         return pipe("a cat", generator=seeds(2), output_type="pt", **settings).images

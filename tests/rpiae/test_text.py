@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 from rpiae.text import TextEncoder, find_weights
 
@@ -40,3 +41,17 @@ def test_a_fetched_model_is_found_and_read_again_by_its_name(cache, tmp_path, mo
 def test_what_is_not_there_is_told_with_what_to_do(cache, model, said):
     with pytest.raises(ValueError, match=said):
         find_weights(model)
+
+
+def test_a_text_is_read_once_and_an_empty_one_not_at_all(monkeypatch):
+    encoder, read = TextEncoder("sentence-transformers/all-MiniLM-L6-v2", layers=[0, 6]), []
+    states = encoder._hidden_states
+    monkeypatch.setattr(encoder, "_hidden_states", lambda texts: read.append(texts) or states(texts))
+    found = encoder(["a cat", "", "a dog", "a cat", "  "])
+    assert read == [["a cat", "a dog"]]
+    assert found.mask.any(1).tolist() == [True, False, True, True, False]
+    for row, text in enumerate(("a cat", "", "a dog", "a cat")):
+        alone = encoder([text])
+        assert torch.equal(found.mask[row], alone.mask[0])
+        seen = alone.mask[0]
+        torch.testing.assert_close(found.states[row, seen], alone.states[0, seen], atol=1e-5, rtol=1e-4)
