@@ -4,6 +4,7 @@ Every page is watched: a console error, a request to another host or an answer o
 Without Chromium the tests are skipped, and the run says so loudly.
 """
 
+import functools
 import importlib.util
 import os
 import re
@@ -104,12 +105,28 @@ def studio(studio_checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def chromium():
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Locator, sync_playwright
 
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        for name in ("fill", "check", "uncheck"):
+            patch.setattr(Locator, name, at_rest(getattr(Locator, name)))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+def at_rest(enter):
+    """`enter` of a locator, once its page is idle: Gradio gives a part that was just put on show its values a frame
+    later, over what a test was quick enough to enter."""
+    idle = "new Promise((done) => requestIdleCallback(() => requestIdleCallback(done), {timeout: 10000}))"
+
+    @functools.wraps(enter)
+    def entering(locator, *given, **options):
+        locator.wait_for()
+        locator.page.evaluate(idle)
+        return enter(locator, *given, **options)
+
+    return entering
 
 
 @pytest.fixture
@@ -156,6 +173,7 @@ def open_studio(context, studio, forgive):
     def open_page(page=None, url: str = studio.url):
         leaving = page is not None
         page = page or context.new_page()
+        page.goto("about:blank")  # else a page that finds its server again reloads itself in the midst of this
         page.goto(url)
         page.locator("#tabs").wait_for()
         page.wait_for_function("document.querySelector('#edit-seed input')?.value")
