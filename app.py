@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import os
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ def main() -> int:
     jobs.start()
     demo.block_thread()  # returns on Ctrl + C
     jobs.close()
+    gc.freeze()  # at its end Python would look through all that libraries hold for garbage, for seconds
     return 0
 
 
