@@ -95,14 +95,21 @@ def choose_backend(device: torch.device | str, dtype: torch.dtype, head_dim: int
     return _choose(torch.device(device), dtype, head_dim, wanted, _sdpa_is_asked_for).backend.value
 
 
-def describe(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 64) -> str:
-    """One line for `info` and recipes: the backend, and why another one is not used if one was wanted."""
+def describe(
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 64, compiled: bool = False
+) -> str:
+    """One line for `info` and recipes: the backend, and why another one is not used if one was wanted. `compiled`: of a
+    transformer whose steps are."""
     wanted = _AttentionBackendRegistry.get_active_backend()[0]
     choice = _choose(torch.device(device), dtype, head_dim, wanted, _sdpa_is_asked_for)
     products = torch.device(device).type == "cpu" and dtype == torch.bfloat16
     native = "batched products, SDPA where they would be large" if products else "SDPA"
     name = native if choice.backend == NATIVE else choice.backend.value
-    return f"{name} ({choice.reason})" if choice.reason else name
+    said = f"{name} ({choice.reason})" if choice.reason else name
+    if compiled:
+        said += "; steps compiled where they fit"
+        said += ", with SDPA" if choice.backend != wanted == NATIVE else ""
+    return said
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from .attention import AttentionChoice, attention
@@ -121,6 +122,7 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
 
         return load_transformer(path, num_heads, torch_dtype)
 
+    @apply_forward_hook
     def encode_time(self, times: Tensor) -> Tensor:
         """Times (S,) → what blocks see of them beside the label, (S, d), for `time` of as many steps."""
         return self.time_embedding(self._time_features(times))

@@ -74,6 +74,8 @@ class RPiAEPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
+    # Sequential offloading brings a layer's weights when it is called; these use some otherwise, so they stay whole.
+    _exclude_from_cpu_offload = ["text_encoder", "transformer", "vae"]
 
     def __init__(
         self,

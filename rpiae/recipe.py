@@ -164,9 +164,8 @@ def describe_pipeline(pipeline: "RPiAEPipeline", source: str | os.PathLike | Non
     from .compiled import is_compiled
 
     config, dtype = pipeline.transformer.config, pipeline.transformer.dtype
-    about = circumstances(source, pipeline.device, dtype, config.hidden_size // config.num_heads)
-    if is_compiled(pipeline.transformer):
-        about["attention"] += "; steps compiled where they fit, with SDPA"
+    compiled = is_compiled(pipeline.transformer)
+    about = circumstances(source, pipeline.device, dtype, config.hidden_size // config.num_heads, compiled)
     if pipeline.vae.dtype != dtype:
         about["dtype"] += f" (tokenizer {_name(pipeline.vae.dtype)})"
     return about
@@ -177,7 +176,11 @@ def _name(dtype: "torch.dtype") -> str:
 
 
 def circumstances(
-    source: str | os.PathLike | None, device: "torch.device", dtype: "torch.dtype", head_size: int = 64
+    source: str | os.PathLike | None,
+    device: "torch.device",
+    dtype: "torch.dtype",
+    head_size: int = 64,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """checkpoint, checkpoint_sha256, device, dtype, attention and versions, as a Recipe takes them.
 
@@ -192,7 +195,7 @@ def circumstances(
         "checkpoint_sha256": folder_sha256(folder) if folder else "",
         "device": str(device),
         "dtype": _name(dtype),
-        "attention": attention.describe(device, dtype, head_size),
+        "attention": attention.describe(device, dtype, head_size, compiled),
         "versions": versions(),
     }
 

@@ -39,7 +39,7 @@ class StageSettings(Settings):
     samples: int
     # Of one step, over all processes.
     batch_size: int = Field(gt=0)
-    # A process computes its share of a batch in so many parts: less memory, the same curve.
+    # A process computes its share of a batch in so many parts: less memory, nearly the same curve (docs/scale.md).
     accumulate: int = Field(1, gt=0)
     optimizer: OptimizerSettings
     ema_decay: float = 0.999

@@ -55,13 +55,16 @@ class Failures:
     def of_memory(self, step: int, part: int, device: torch.device, error: RuntimeError) -> ValueError:
         """There is no memory for `part` samples at a time."""
         smaller = next((n for n in range(2, part + 1) if part % n == 0), None)
+        afresh = "" if self.revisable and not self.states.all() else f" (then remove {self.states.folder} first)"
         if smaller is None:
-            advice = f"a process has one sample at a time already, so {self._to_make_a_sample_smaller()}"
+            advice = f"a process has one sample at a time already, so {self._to_make_a_sample_smaller()}{afresh}"
+        elif not self.revisable:
+            advice = f"lower {self.key}.batch_size, now {self.settings.batch_size}{afresh}"
         else:
             advice = (
                 f"set {self.key}.accumulate={self.settings.accumulate * smaller}, which computes {part // smaller} "
                 f"samples at a time instead of {part} and learns the same (what little differs: docs/scale.md), or "
-                f"lower {self.key}.batch_size"
+                f"lower {self.key}.batch_size{afresh}"
             )
         return ValueError(f"out of memory at step {step} on {device}: {advice} ({error.args[0]})")
 
@@ -88,10 +91,10 @@ class Failures:
         if end - first <= NAMED:
             return said
         file = self.states.folder / f"rows-{step:08d}.json"
-        if is_main_process():
-            write_whole(file, json.dumps(self._rows(range(first, end)), indent=1) + "\n")
+        if is_main_process() and (found := self._rows(range(first, end))):
+            write_whole(file, json.dumps(found, indent=1) + "\n")
         wait_for_everyone()  # the launcher ends all processes with the first one that fails
-        return f"{said}, ...; all of them: {file}"
+        return f"{said}, ...; all of them: {file}" if file.is_file() else said
 
     def _rows(self, samples: range) -> dict[str, list[str]]:
         try:

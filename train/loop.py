@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # What may change on request when a run goes on: to get past a loss that is not finite or diverges.
 REVISABLE = ("optimizer", "precision")
+EVERY_TRACKER = "all"  # Accelerate's word for those that are installed
 # How long processes wait for the main one, which alone validates and exports.
 PATIENCE = timedelta(hours=1)
 
@@ -130,7 +131,7 @@ class Loop:
 
     def _check_trackers(self) -> None:
         there = [str(tracker) for tracker in self.accelerator.log_with]
-        if missing := [name for name in self.settings.trackers if name not in there]:
+        if missing := [name for name in self.settings.trackers if name not in (*there, EVERY_TRACKER)]:
             raise ValueError(
                 f"{self.key}.trackers: the package of {', '.join(missing)} is not installed; pip install it, or leave "
                 "the tracker out"

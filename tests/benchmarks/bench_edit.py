@@ -8,6 +8,7 @@ size with random weights.
 
 import copy
 import tempfile
+import threading
 from pathlib import Path
 
 import torch
@@ -151,7 +152,11 @@ def together(table: Table, checkpoint: str | Path, picture: Image.Image) -> None
             return [result(asked(number)) for number in range(TOGETHER)]
 
         def at_once() -> list[Tensor]:
-            return [result(job_id) for job_id in [asked(number) for number in range(TOGETHER)]]
+            all_asked = threading.Event()
+            jobs.errand(all_asked.wait)  # as behind somebody's job: else the first is taken before the others are there
+            waiting = [asked(number) for number in range(TOGETHER)]
+            all_asked.set()
+            return [result(job_id) for job_id in waiting]
 
         took = side_by_side({"in turn": in_turn, "at once": at_once}, table.options.repeats)
         pairs = list(zip(in_turn(), at_once(), strict=True))

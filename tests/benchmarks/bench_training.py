@@ -34,6 +34,7 @@ from train.config import (
     load_config,
 )
 from train.cost import stage_cost
+from train.data.scenes import warm_up
 from train.data.settings import SourceSettings
 from train.loop import Loop
 from train.tasks.autoencoder import AutoencoderTask
@@ -68,6 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(made, arguments)
     config = load_config("smoke", list(QUICK_CLASSES)) if options.quick else load_config(options.config)
     table = Table("training", options)
+    if not options.quick:
+        warm_up()  # a run draws a look anew only once, so what counts is the loader that has them all
     with tempfile.TemporaryDirectory() as folder:
         config = with_classes(config, Path(folder))
         for name in options.stages or config.stages:

@@ -111,8 +111,11 @@ def test_native_is_a_wish_like_any_other(monkeypatch):
     model = RPiAETransformer2DModel(in_channels=4, sample_size=4, hidden_size=16, num_layers=1, num_heads=2)
     try:
         assert choose_backend("cuda", torch.float16, 40) == "xformers"
+        compiled = describe("cuda", torch.float16, 40, compiled=True)
+        assert compiled == "xformers; steps compiled where they fit, with SDPA"
         model.set_attention_backend("native")
         assert choose_backend("cuda", torch.float16, 40) == "native"
+        assert describe("cuda", torch.float16, 40, compiled=True) == "SDPA; steps compiled where they fit"
         model.reset_attention_backend()
         assert choose_backend("cuda", torch.float16, 40) == "xformers"
     finally:

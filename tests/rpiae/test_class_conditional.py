@@ -1,5 +1,6 @@
 """Pictures by class: the authors' numbers from model to decoded picture, and what the pipeline promises besides."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from torch.nn import functional as F
 
 from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel, flow
@@ -195,6 +197,29 @@ def test_the_schedulers_own_shift_is_not_used(pipe, golden):
     other.set_progress_bar_config(disable=True)
     given = golden.tensors(FILE)
     assert torch.equal(final(other, given), final(pipe, given))
+
+
+# --- where weights are ---------------------------------------------------------------------------------------------
+
+
+def test_weights_that_are_elsewhere_until_they_are_needed_draw_the_same(pipe):
+    settings = {"num_inference_steps": 3, "output_type": "latent"}
+    wanted = pipe([1, 2], generator=seeded(7, 8), **settings).images
+    offloaded = ClassConditionalPipeline(vae=copy.deepcopy(pipe.vae), transformer=copy.deepcopy(pipe.transformer))
+    offloaded.set_progress_bar_config(disable=True)
+    for model in (offloaded.vae, offloaded.transformer):  # what `enable_sequential_cpu_offload` does, for which it
+        cpu_offload(model, torch.device("cpu"))  # wants an accelerator
+        assert all(one.is_meta for one in model.parameters())
+    assert torch.equal(offloaded([1, 2], generator=seeded(7, 8), **settings).images, wanted)
+
+
+def test_bfloat16_draws_nearly_the_same(pipe):
+    settings = {"num_inference_steps": 10, "output_type": "latent"}
+    wanted = pipe([1, 2], generator=seeded(7, 8), **settings).images
+    fast = ClassConditionalPipeline(vae=pipe.vae, transformer=copy.deepcopy(pipe.transformer).to(torch.bfloat16))
+    fast.set_progress_bar_config(disable=True)
+    found = fast([1, 2], generator=seeded(7, 8), **settings).images.float()
+    assert 0 < (found - wanted).norm() < 0.02 * wanted.norm()
 
 
 # --- seeds, outputs, interruption ----------------------------------------------------------------------------------

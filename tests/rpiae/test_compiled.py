@@ -55,7 +55,7 @@ def test_one_program_serves_every_layer_and_every_batch(pipe):
     near = 1e-4 if pipe.transformer.dtype == torch.float32 else 0.1
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(one, other, atol=near, rtol=near)
-    assert describe_pipeline(pipe)["attention"] == f"{attention}; steps compiled where they fit, with SDPA"
+    assert describe_pipeline(pipe)["attention"] == f"{attention}; steps compiled where they fit"
     # What does not fit, a single row, runs as it did.
     alone = pipe("a red car", output_type="latent", num_inference_steps=2, guidance_scale=1.0)
     assert alone.images.isfinite().all() and calls[-2:] == [1, 1] and graphs() == compiled

@@ -1,10 +1,12 @@
 """The public pipeline on a tiny real checkpoint: seeds, sizes, masks, guidance, callbacks and bad arguments."""
 
+import copy
 import io
 
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,6 +31,31 @@ def photo(width=200, height=120, seed=0):
 
 def same(a, b):
     return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+class Away(ModelHook):
+    """Weights that are there from the first call on, as `enable_model_cpu_offload` has them, without an accelerator."""
+
+    def init_hook(self, module):
+        self.state = {name: one.clone() for name, one in module.state_dict().items()}
+        for one in module.parameters():
+            one.data.fill_(torch.nan)
+        return module
+
+    def pre_forward(self, module, *given, **named):
+        module.load_state_dict(self.state)
+        return given, named
+
+
+def test_weights_that_are_elsewhere_until_they_are_needed_draw_the_same(pipe):
+    models = {name: copy.deepcopy(one) for name, one in pipe.components.items() if isinstance(one, torch.nn.Module)}
+    assert set(models) == set(pipe.model_cpu_offload_seq.split("->"))
+    for model in models.values():
+        add_hook_to_module(model, Away())
+    offloaded = RPiAEPipeline(**pipe.components | models)
+    offloaded.set_progress_bar_config(disable=True)
+    settings = {"image": photo(), "num_inference_steps": 2, "guidance_scale": 2.0}
+    assert same(*(some("a red car", generator=seeds(7), **settings).images[0] for some in (offloaded, pipe)))
 
 
 def test_a_seed_is_a_picture_whatever_the_batch(pipe):

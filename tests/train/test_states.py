@@ -92,6 +92,7 @@ def test_what_is_logged_goes_to_trackers_too(tmp_path, monkeypatch):
     records = map(json.loads, (tmp_path / "run" / "representation" / "log.jsonl").read_text().splitlines())
     assert told == [(record["step"], record) for record in records]
     monkeypatch.setattr(tracking, "_available_trackers", [])
+    run(tmp_path / "every", f"{STAGE}.trackers=[all]")
     with pytest.raises(ValueError, match=r"representation\.trackers: the package of wandb is not installed; pip"):
         run(tmp_path / "other", f"{STAGE}.trackers=[diary, wandb]")
 

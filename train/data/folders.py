@@ -48,7 +48,7 @@ class FolderSource:
         rows = self._from_list(lists[0], columns or {}) if lists else self._from_pictures()
         if not rows:
             raise ValueError(f"the folder {str(path)!r} holds no pictures ({', '.join(ENDINGS)}) and no .jsonl list")
-        self._rows = sorted(rows, key=lambda row: zlib.crc32((row[0] if isinstance(row, tuple) else str(row)).encode()))
+        self._rows = sorted(rows, key=lambda row: zlib.crc32(str(row if isinstance(row, Fault) else row[-1]).encode()))
         self.sizes = np.array([len(rows)])
 
     def row(self, chunk: int, number: int) -> Row:
@@ -56,7 +56,7 @@ class FolderSource:
         entry = self._rows[number]
         if isinstance(entry, Fault):
             raise entry
-        name, label, values = entry
+        name, label, values, _ = entry
         if values is None:
             return Row(name, (self.folder / name,), self._words_beside(name), label)
         pictures = []
@@ -71,6 +71,7 @@ class FolderSource:
         return [entry[0] for entry in self._rows if not isinstance(entry, Fault)]
 
     def _from_pictures(self) -> list[tuple]:
+        """(id, class, what a list says of it, what decides its place) of each."""
         files = sorted(file for file in self.folder.rglob("*") if not file.name.startswith("."))
         pictures = [file.relative_to(self.folder) for file in files if file.suffix.lower() in ENDINGS]
         texts = {file.relative_to(self.folder).with_suffix("") for file in files if file.suffix.lower() == ".txt"}
@@ -82,7 +83,7 @@ class FolderSource:
             self.notes.append(("no picture for a text", note))
         self.classes = tuple(sorted({picture.parts[0] for picture in pictures if len(picture.parts) > 1}))
         labels = {name: number for number, name in enumerate(self.classes)}
-        return [(picture.as_posix(), labels.get(picture.parts[0]), None) for picture in pictures]
+        return [(name := picture.as_posix(), labels.get(picture.parts[0]), None, name) for picture in pictures]
 
     def _words_beside(self, name: str) -> tuple[tuple[str, float], ...]:
         if self.columns.kind != "captions":
@@ -113,7 +114,9 @@ class FolderSource:
                 rows.append(line)
                 continue
             name = id_of(line, self.columns) or f"row {number}"
-            rows.append((name, None, {column: line[column] for column in used & line.keys()}))
+            # Several edits of one picture stay together: held out, none of them is trained on.
+            picture = str(line.get(self.columns.ids[0])) if self.columns.ids else name
+            rows.append((name, None, {column: line[column] for column in used & line.keys()}, picture))
         return rows
 
 

@@ -30,7 +30,7 @@ class Features:
 
     pooled: Tensor  # (n, width)
     logits: Tensor  # (n, classes)
-    spatial: Tensor | None = None  # (n, channels * rows * columns)
+    spatial: Tensor | None = None  # (n, rows * columns * channels)
 
 
 class FeatureSpace(Protocol):

@@ -54,14 +54,13 @@ def export(
 
     Returns their folders. ValueError when none of them is finished.
     """
-    wanted = [name for name in ORDER if name in names]
-    others = [one for one in folder.glob(f"{COMPACT}*") if one.name.removeprefix(COMPACT) not in wanted]
+    runs = {name: run for name in ORDER if name in names and (run := _finished(study, name))}
+    others = [one for one in folder.glob(f"{COMPACT}*") if one.name.removeprefix(COMPACT) not in runs]
     tokenizers = Room(limit, _bytes(others, f"vae/{WEIGHTS}"))
     generators = Room(generators_limit, _bytes(others, f"transformer/{WEIGHTS}"))
     written = []
-    for name in wanted:
-        run = _finished(study, name)
-        if run is None or not tokenizers.takes(_result(run, ROWS[name].phases[-1].name), name):
+    for name, run in runs.items():
+        if not tokenizers.takes(_result(run, ROWS[name].phases[-1].name), name):
             continue
         drawing = _result(run, "generator")
         if drawing is not None and not generators.takes(drawing, f"the generator of {name}"):

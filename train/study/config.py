@@ -91,11 +91,12 @@ class StudySettings(Settings):
         return kept
 
 
-def as_written(recorded: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    """Settings that a study wrote down, with those that are newer than it at their defaults, which repeat what was done
-    before; as they are when they are no study's settings any more. `others`: settings that it did not write down."""
+def as_written(recorded: dict[str, Any], others: dict[str, Any], *parts: str) -> dict[str, Any]:
+    """Settings that a study wrote down, all or these parts of them, with those that are newer than it at their
+    defaults, which repeat what was done before; as they are when they are no study's settings any more. `others`:
+    settings that it did not write down."""
     try:
-        return StudySettings.model_validate(others | recorded).written(*recorded)
+        return StudySettings.model_validate(others | recorded).written(*parts)
     except ValidationError:
         return recorded
 

@@ -79,14 +79,16 @@ def table(rows: dict[str, list[dict]]) -> str:
     seeds = sorted({one["seed"] for some in rows.values() for one in some})
     count = first["numbers"]["pictures"]
     ranking = (
-        "± is half of what lies between them. Bold: the best mean, and every row whose seeds are not clear of its "
-        "seeds, so no ranking is claimed among bold cells."
+        "Bold: the best mean, and every row whose seeds are not clear of its seeds, so no ranking is claimed among "
+        "bold cells."
         if spread
-        else "a row with one seed has no spread, so no ranking is claimed."
+        else "A row with one seed has no spread, so no ranking is claimed."
     )
+    if len(seeds) > 1:
+        ranking = f"± is half of what lies between a row's. {ranking}"
     lines += [
         "",
-        f"Seeds: {', '.join(map(str, seeds))}; {ranking}",
+        f"Seeds: {', '.join(map(str, seeds))}. {ranking}",
         f"FD: Fréchet distance in the features of {first['numbers']['feature_space']}, {count} held-out pictures: it "
         "compares rows here and nothing else. Perceptual: EfficientNet-Lite0 features, see train/perceptual.py. Nouns, "
         "colours, places: linear probes of one token of the latent. Text to image, edits: share that the judge accepts "

@@ -99,7 +99,9 @@ def _as_planned(plan: dict, study: StudySettings, stage: StageSettings) -> dict:
     """A plan that was written down, with the settings that are newer than it."""
     settings = as_recorded(stage, plan["settings"])
     plan = plan if settings is None else plan | {"settings": _kept(settings)}
-    return plan | {"study": as_written(plan["study"], study.model_dump(mode="json"))}
+    if "study" not in plan:  # of a time when plans were written otherwise
+        return plan
+    return plan | {"study": as_written(plan["study"], study.model_dump(mode="json"), *plan["study"])}
 
 
 def _kept(settings: dict) -> dict:

@@ -92,6 +92,14 @@ def test_the_columns_of_known_data_sets_are_found(names, kind, pictures, texts):
     assert (found.kind, found.pictures, list(found.texts)) == (kind, pictures, texts)
 
 
+def test_edits_of_one_picture_lie_together(tmp_path):
+    rows = [{"img_id": i, "turn_index": t, "source_img": "a.png", "target_img": "b.png", "instruction": "x"}
+            for t in range(3) for i in range(20)]  # fmt: skip
+    write_list(tmp_path, "edits.jsonl", rows)
+    pictures = [name.split()[0] for name in FolderSource(tmp_path).names()]
+    assert all(len(set(pictures[at : at + 3])) == 1 for at in range(0, 60, 3))
+
+
 def test_mistakes_of_a_folder_are_named(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         FolderSource(tmp_path / "none")

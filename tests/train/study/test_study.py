@@ -16,10 +16,10 @@ from train.__main__ import main
 from train.loop import Loop
 from train.study import bundle, judged, report
 from train.study import tokenizer as tokenizer_module
-from train.study.config import load_study
+from train.study.config import CodebookSettings, load_study, settings_of
 from train.study.generator import time_shift, transformer_config
 from train.study.rows import ROWS, chosen
-from train.study.run import RowRun
+from train.study.run import RowRun, representation
 from train.study.tokenizer import alignment_loss
 from train.study.world import inhabited
 
@@ -142,6 +142,21 @@ def test_a_row_goes_the_whole_way_and_is_not_done_again(finished_study, capsys):
     assert "rae-0.json holds this row with other settings" in capsys.readouterr().err
 
 
+def test_a_whole_part_that_is_newer_than_a_row_is_at_its_defaults():
+    study = load_study("smoke").model_copy(update={"codebook": CodebookSettings()})
+    row = {"settings": study.written() | {"row": "rae"}}
+    older = {"settings": {name: value for name, value in row["settings"].items() if name != "codebook"}}
+    assert settings_of(older) == settings_of(row) == row["settings"]
+
+
+def test_a_plan_of_an_earlier_time_is_one_of_other_settings(finished_study, tmp_path):
+    folder = shutil.copytree(finished_study.output / "representation", tmp_path / "representation")
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps({**plan.pop("study"), **plan}))
+    with pytest.raises(ValueError, match="holds a run of other settings"):
+        representation(load_study("smoke", [f"output={tmp_path}"]))
+
+
 class Interrupted(Exception):
     """Somebody pulls the plug."""
 
@@ -200,6 +215,12 @@ def test_finished_tokenizers_and_their_generators_come_to_compare(finished_study
     [alone] = bundle.export(study, ["rae"], tmp_path, generators_limit=1000)
     assert own_model(load("compact-rae")) is None and not (alone / "transformer").exists()
     assert "generator" not in (alone / "README.md").read_text()
+    # What lies there already takes its room, also of a row that was asked for and is finished elsewhere alone.
+    size = (alone / "vae" / WEIGHTS).stat().st_size
+    shutil.copytree(alone, tmp_path / "full" / "compact-rpiae")
+    with pytest.raises(ValueError, match="no tokenizer"):
+        bundle.export(study, ["rpiae", "rae"], tmp_path / "full", limit=int(1.5 * size))
+    assert bundle.export(study, ["rpiae", "rae"], tmp_path / "full", limit=int(2.5 * size))
     with pytest.raises(ValueError, match="no tokenizer of rpiae is finished"):
         bundle.export(study, ["rpiae"], tmp_path)
     with pytest.raises(ValueError, match="no tokenizer"):  # a limit that nothing fits in
