@@ -206,6 +206,7 @@ def test_what_counts_as_a_registry_or_a_home(text, hit):
     assert any(re.search(pattern, text) for pattern in FORBIDDEN.values()) == hit
 
 
-def test_the_bundled_checkpoint_is_at_most_40_mib():
-    files = [path for path in (HOUSE / "assets" / "checkpoints" / "stickers-256").rglob("*") if path.is_file()]
-    assert 0 < sum(path.stat().st_size for path in files) <= 40 * 2**20
+@pytest.mark.parametrize(("folder", "mib"), [("checkpoints/stickers-256", 40), ("tokenizers", 12)])
+def test_bundled_weights_have_their_limits(folder, mib):
+    files = [path for path in (HOUSE / "assets" / folder).rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) <= mib * 2**20

@@ -1,6 +1,6 @@
 """Photographs every tab of the studio, light, dark and on a phone, after one real edit, generation and comparison.
 
-    PYTHONPATH=. python tests/browser/screens.py [--checkpoint DIR] [--output DIR] [--tokenizers rpiae,sd-vae=random]
+    PYTHONPATH=. python tests/browser/screens.py [--checkpoint DIR] [--output DIR] [--tokenizers rpiae,compact-rae]
 
 `make screens` writes the pictures that docs/studio.md shows: WebP, small enough for the repository.
 """
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
+
+from app.compare import FIRST
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -50,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--tokenizers", default="rpiae,sd-vae=random", help="which are compared, by name")
+    parser.add_argument("--tokenizers", default=",".join(FIRST), help="which are compared, by name")
     options = parser.parse_args()
     if _fixtures.CHROMIUM is None:
         raise SystemExit("Chromium is missing: apt-get install chromium")

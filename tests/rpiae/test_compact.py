@@ -3,6 +3,7 @@ compression counts."""
 
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ DECODER = {
     "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64, "position": "rope",
     "final_norm": False, "norm_eps": 1e-6,
 }  # fmt: skip
+SCENES = Path(__file__).resolve().parents[1] / "fixtures" / "scenes"
 BRIDGE = {"codes": 16, "code_width": 2, "split": 2, "decoder_layers": 1}
 
 
@@ -35,6 +37,14 @@ def codebook():
 @pytest.fixture
 def x():
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", ["compact-rpiae", "compact-sd-vae", "compact-va-vae", "compact-rae"])
+def test_those_of_the_repository_bring_a_scene_back(name):
+    scene = Image.open(SCENES / "scene_1.png").convert("RGB").resize((128, 128), Image.Resampling.BOX)
+    tokenizer = load(name)
+    assert tokenizer.info.image_size == 128 and tokenizer.info.licence == "cc-by-sa-4.0"
+    assert compare(tokenizer, scene).psnr > 22
 
 
 def test_every_cell_is_a_code_and_decoding_takes_the_nearest(codebook, x):

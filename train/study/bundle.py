@@ -13,6 +13,7 @@ from rpiae.tokenizers.compact import open_model
 from rpiae.transformer import RPiAETransformer2DModel
 
 from ..card import LICENCE
+from ..data.scenes import CATEGORIES, VOCABULARY
 from ..publish import half
 from .config import StudySettings
 from .generator import as_training_config
@@ -119,7 +120,8 @@ def _card(study: StudySettings, name: str, shape: tuple[int, int, int], draws: b
     if draws:
         generator = f"""
 Beside it lies the study's generator on its latents: a diffusion transformer for text-to-image and editing, of one size
-for all tokenizers, trained on the same {study.generator.samples:,} scenes with their edits and captions. The text
+for all tokenizers, trained on the same {study.generator.samples:,} scenes with their edits
+({", ".join(study.world.categories or CATEGORIES)}) and captions. The text
 encoder, all-MiniLM-L6-v2, is installed with the requirements.
 """
     return f"""---
@@ -132,7 +134,8 @@ tags: [image-tokenizer]
 
 A compact tokenizer that was trained here for the study ({study.name}), after the idea of {row.title}: {row.idea}.
 It is **not** the published {row.title}: every tokenizer of the study has the same small encoder and decoder and saw the
-same {study.tokenizer.samples:,} pictures of sticker scenes, {side} x {side} pixels. Latent {size}.
+same {study.tokenizer.samples:,} pictures of sticker scenes, {side} x {side} pixels. Latent {size}. The scenes show
+{", ".join(study.world.nouns or VOCABULARY.drawn_nouns)}.
 {generator}
 `python -m train study {study.name} --rows {name}` trains and measures it.
 
