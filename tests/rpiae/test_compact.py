@@ -41,10 +41,10 @@ def x():
 
 @pytest.mark.parametrize("name", ["compact-rpiae", "compact-sd-vae", "compact-va-vae", "compact-rae"])
 def test_those_of_the_repository_bring_a_scene_back(name):
-    scene = Image.open(SCENES / "scene_1.png").convert("RGB").resize((128, 128), Image.Resampling.BOX)
+    scene = Image.open(SCENES / "scene_0.png").convert("RGB").resize((128, 128), Image.Resampling.BOX)
     tokenizer = load(name)
     assert tokenizer.info.image_size == 128 and tokenizer.info.licence == "cc-by-sa-4.0"
-    assert compare(tokenizer, scene).psnr > 22
+    assert compare(tokenizer, scene).psnr > 21
 
 
 def test_every_cell_is_a_code_and_decoding_takes_the_nearest(codebook, x):
