@@ -196,16 +196,17 @@ def test_calibration_prefers_what_keeps_enough_and_covers_most(monkeypatch, size
     best, trials = calibrate.calibrate(None, per_category=2)
     assert best.kept > 0.97 and best.covered > 0.99
     assert best.settings.high > 0.06 if rate is None else 0.01 < best.settings.change_probability <= 0.3
-    assert best.covered == max(trial.covered for trial in trials if trial.kept >= calibrate.KEPT)
+    assert best.kept + best.covered == max(trial.kept + trial.covered for trial in trials)
 
 
 def test_calibration_does_not_undo_edits_to_keep_the_rest():
-    timid, bold, careful = (
+    timid, bold, careful, better = (
         calibrate.Trial(calibrate.RegionSettings(), kept, covered)
-        for kept, covered in ((0.98, 0.13), (0.9, 0.7), (0.97, 0.85))
+        for kept, covered in ((0.98, 0.13), (0.93, 0.97), (0.95, 0.92), (0.96, 0.92))
     )
     assert calibrate.choose([timid, bold]) is bold
     assert calibrate.choose([timid, bold, careful]) is careful
+    assert calibrate.choose([timid, bold, careful, better]) is better
 
 
 def test_a_transformer_is_carried_only_between_latents_of_one_size(smoke_checkpoint, tmp_path, monkeypatch):
