@@ -1,9 +1,9 @@
 """Calibrate the pixel keeper: which differences of a latent or of a pixel are the model's own noise.
 
 Runs the checkpoint on validation edits whose true change is known, tries thresholds, and stores the best in the
-checkpoint's model_index.json. Best is the largest sum of two shares: of the true change that is covered, and of the rest
-that stays untouched, among the settings that leave `KEPT` of it and cover `COVERED`. A model that is unsure where an
-edit belongs reaches `KEPT` only by undoing edits: where no setting does both, the sum alone decides.
+checkpoint's model_index.json. Best is the largest sum of two shares: of the true change that is covered, and of the
+rest that stays untouched, among the settings that leave `KEPT` of it and cover `COVERED`. A model that is unsure where
+an edit belongs reaches `KEPT` only by undoing edits: where no setting does both, the sum alone decides.
 """
 
 import itertools
