@@ -179,6 +179,8 @@ class DiffusionStage(StageSettings):
     # Of scenes: this share of them shows no other nouns than these, as `ScenePairs` has it.
     common_nouns: tuple[str, ...] = ()
     common_share: float = Field(default=0.0, ge=0, le=1)
+    # What signs say in those scenes; without, any of the vocabulary's words.
+    common_words: tuple[str, ...] = ()
     # Of scenes, in place of the vocabulary's own shares (assets/scenes/vocabulary.json, "sampling").
     scene_sampling: dict[str, Any] = {}
     # Of each scene's first edit: how often a category comes, where 1 is what the others do.

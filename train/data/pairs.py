@@ -32,6 +32,7 @@ class ScenePairs(Dataset):
     Args:
         common, common_share: a share of the items shows no other nouns than these (and signs), as some things are
             pictured and asked for far more often than others. ValueError for a noun that there is not.
+        common_words: in those items signs say no other words than these; none: any word. ValueError as for nouns.
         sampling: in place of the vocabulary's own shares, by their names; ValueError for one that there is not.
         edit_weights: of the first edit's category; one that is not named weighs 1. The second is any that the scene
             allows, all alike. ValueError for a category that there is not.
@@ -48,9 +49,14 @@ class ScenePairs(Dataset):
         common_share: float = 0.0,
         sampling: Mapping[str, Any] = MappingProxyType({}),
         edit_weights: Mapping[str, float] = MappingProxyType({}),
+        common_words: Sequence[str] = (),
     ):
         if unknown := [noun for noun in common if noun not in VOCABULARY.drawn_nouns]:
             raise ValueError(f"the vocabulary of scenes has no {', '.join(unknown)}")
+        if unknown := [word for word in common_words if word not in VOCABULARY.words]:
+            raise ValueError(f"signs never say {', '.join(unknown)}; their words are {', '.join(VOCABULARY.words)}")
+        if len(set(common_words)) == 1:
+            raise ValueError(f"common words are only {common_words[0]}: to change a sign's word it takes two")
         if unknown := [name for name in sampling if name not in VOCABULARY.sampling]:
             raise ValueError(f"the vocabulary's sampling has no {', '.join(unknown)}")
         if unknown := [name for name in edit_weights if name not in CATEGORIES]:
@@ -58,6 +64,7 @@ class ScenePairs(Dataset):
         if common_share and len(set(common)) <= MOST_OBJECTS:
             raise ValueError(f"common nouns are {len(set(common))}; a scene may need {MOST_OBJECTS + 1} different ones")
         self.common, self.common_share = tuple(common), common_share
+        self.common_words = tuple(common_words) or VOCABULARY.words
         self.sampling = sampling
         weights = np.array([edit_weights.get(name, 1.0) for name in CATEGORIES])
         if weights.min() < 0 or not weights.any():
@@ -75,9 +82,8 @@ class ScenePairs(Dataset):
         """The two edits of item `index`, and the generator to go on with."""
         rng = np.random.default_rng([*self.key, index])
         is_common = self.common_share and rng.random() < self.common_share
-        nouns = self.common if is_common else VOCABULARY.drawn_nouns
-        sampling = {**VOCABULARY.sampling, **self.sampling}
-        with VOCABULARY.narrowed(drawn_nouns=nouns, sampling=sampling):
+        shown = {"drawn_nouns": self.common, "words": self.common_words} if is_common else {}
+        with VOCABULARY.narrowed(sampling={**VOCABULARY.sampling, **self.sampling}, **shown):
             first = sample_edit(rng, self._category(rng))
             return first, sample_edit(rng, source=first.source), rng
 

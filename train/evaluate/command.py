@@ -41,8 +41,9 @@ def main(arguments: list[str]) -> None:
         logger.info("pixel keeper: keeps %.3f, covers %.3f with %s", best.kept, best.covered, best.settings)
         calibrate.store(folder, best.settings)
         pipe.register_to_config(region=best.settings.to_dict())
-    common = next((stage.common_nouns for stage in config.stages.values() if isinstance(stage, DiffusionStage)), ())
-    tables = report.run(pipe, folder, n=options.pictures, seed=options.seed, common=common)
+    drawing = [stage for stage in config.stages.values() if isinstance(stage, DiffusionStage)]
+    common = {"common": drawing[0].common_nouns, "common_words": drawing[0].common_words} if drawing else {}
+    tables = report.run(pipe, folder, n=options.pictures, seed=options.seed, **common)
     text = report.markdown(tables)
     (folder / "README.md").write_text(model_card(config, folder, read_legs(folder), text), encoding="utf-8")
     if folder.resolve() == config.checkpoint.resolve() and README.is_file():

@@ -30,12 +30,19 @@ LEAST_ACCURACY = 20  # pictures a row of the judge's own table
 
 
 def run(
-    pipe: RPiAEPipeline, out_dir: Path | str, *, n: int = 20, seed: int = 0, common: Sequence[str] = ()
+    pipe: RPiAEPipeline,
+    out_dir: Path | str,
+    *,
+    n: int = 20,
+    seed: int = 0,
+    common: Sequence[str] = (),
+    common_words: Sequence[str] = (),
 ) -> dict:
     """Measure everything and write tables.json and tables.md into `out_dir`; returns the tables.
 
     n: held-out cases per skill and category.
     common: nouns that training showed more often; text-to-image and editing are measured once more on these alone.
+    common_words: what signs say then, likewise; none: any word.
     """
     if n < 1:
         raise ValueError(f"n is the number of cases per row, at least 1, not {n}")
@@ -53,11 +60,11 @@ def run(
         "paraphrases": lambda: evaluate_paraphrases(pipe, seed),
         "judge": lambda: judge_accuracy(max(n, LEAST_ACCURACY), seed, through_tokenizer),
     }
-    tables: dict = {"settings": {"n": n, "seed": seed, "common": list(common)}}
+    tables: dict = {"settings": {"n": n, "seed": seed, "common": list(common), "common_words": list(common_words)}}
     for name, measure in parts.items():
         tables[name] = _timed(name, measure)
     if common:
-        with VOCABULARY.narrowed(drawn_nouns=tuple(common)):
+        with VOCABULARY.narrowed(drawn_nouns=tuple(common), words=tuple(common_words) or VOCABULARY.words):
             for name in WITH_NOUNS:
                 tables[f"{name}, common nouns"] = _timed(f"{name}, common nouns", parts[name])
     kept = [row["kept"] for category, row in tables["editing"].items() if category not in WHOLE_PICTURE]
@@ -90,7 +97,7 @@ def markdown(tables: Mapping) -> str:
     parts = [
         f"Held-out scenes and prompts, {settings['n']} a row, seed {settings['seed']}. Judged by `train/evaluate` "
         "(analysis by synthesis; its own accuracy is below). Unseen: with a noun-colour pair that training never "
-        "showed." + _said_of(settings["common"]),
+        "showed." + _said_of(settings["common"], settings["common_words"]),
         _reconstruction(tables),
         _outcomes("Text to image (GenEval's skills)", "skill", tables["text to image"], common["text to image"]),
         _outcomes(
@@ -103,8 +110,11 @@ def markdown(tables: Mapping) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _said_of(common: Sequence[str]) -> str:
-    return f" Common nouns, which training showed more often: {', '.join(common)}." if common else ""
+def _said_of(common: Sequence[str], words: Sequence[str]) -> str:
+    if not common:
+        return ""
+    on_signs = f", with {', '.join(words)} on signs" if words else ""
+    return f" Common nouns, which training showed more often: {', '.join(common)}{on_signs}."
 
 
 def _percent(share: float | None) -> str:

@@ -92,6 +92,6 @@ def _check(study: StudySettings) -> None:
     for name in ("representation", "tokenizer", "generator"):
         if (parts := getattr(study, name).accumulate) != 1:
             raise ValueError(f"{name}.accumulate is {parts}; the study computes every batch whole: leave it at 1")
-    for name in ("data", "common_nouns", "common_share", "scene_sampling", "edit_weights"):
+    for name in ("data", "common_nouns", "common_share", "common_words", "scene_sampling", "edit_weights"):
         if value := getattr(study.generator, name):
             raise ValueError(f"generator.{name} is {value!r}; which scenes there are is said by world: leave it out")

@@ -84,8 +84,14 @@ class DiffusionTask(Task):
         # Frozen and outside the module tree: they are neither trained nor saved with the state.
         self.frozen = {"vae": vae.eval().requires_grad_(False), "text_encoder": text_encoder}
         if stage.data is None:
-            shares = stage.common_nouns, stage.common_share, stage.scene_sampling, stage.edit_weights
-            self.dataset = ScenePairs(config.seed, TAG, stage.samples, vae.latent_shape, stage.draws, *shares)
+            shares = {
+                "common": stage.common_nouns,
+                "common_share": stage.common_share,
+                "common_words": stage.common_words,
+                "sampling": stage.scene_sampling,
+                "edit_weights": stage.edit_weights,
+            }
+            self.dataset = ScenePairs(config.seed, TAG, stage.samples, vae.latent_shape, stage.draws, **shares)
             self.held_out = ScenePairs(config.seed, HELD_OUT_TAG, VALIDATION_ITEMS, vae.latent_shape, 4)
         else:
             reader, size = Reader(stage.data, (config.seed, TAG), stage.batch_size), config.models.image_size

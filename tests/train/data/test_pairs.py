@@ -19,6 +19,11 @@ def nouns(items: ScenePairs, index: int) -> set[str]:
     return {one.noun for scene in (first.source, first.target, second.target) for one in scene.objects} - {SIGN}
 
 
+def words(items: ScenePairs, index: int) -> set[str]:
+    first, _, _ = items.edits(index)
+    return {one.text for one in (*first.source.objects, *first.target.objects) if one.text}
+
+
 def on_anchors(items: ScenePairs, index: int) -> bool:
     first, _, _ = items.edits(index)
     return all(at_place(one, *region(one)) == one for one in first.source.objects)
@@ -30,6 +35,14 @@ def test_common_nouns_have_their_share_of_the_items():
     assert 10 < sum(common) < 30
     assert set().union(*(nouns(all_of_them, index) for index in range(40))) == set(COMMON)
     assert len(VOCABULARY.drawn_nouns) > 100  # whole again
+
+
+def test_signs_of_common_scenes_say_common_words():
+    signs = {"edit_weights": dict.fromkeys(CATEGORIES, 0.0) | {"text_change": 1.0}}
+    some = pairs(common=COMMON, common_share=1.0, common_words=("STOP", "GO"), **signs)
+    assert set().union(*(words(some, index) for index in range(10))) == {"STOP", "GO"}
+    rarely = pairs(common=COMMON, common_share=0.5, common_words=("STOP", "GO"), **signs)
+    assert 3 < sum(words(rarely, index) <= {"STOP", "GO"} for index in range(20)) < 17
 
 
 def test_anchors_have_their_share_of_the_scenes():
@@ -54,6 +67,10 @@ def test_without_a_share_items_are_what_they_were():
 def test_names_and_numbers_that_cannot_be_are_told():
     with pytest.raises(ValueError, match="no appel"):
         pairs(common=("appel",), common_share=0.5)
+    with pytest.raises(ValueError, match="signs never say HALT"):
+        pairs(common_words=("STOP", "HALT"))
+    with pytest.raises(ValueError, match="it takes two"):
+        pairs(common_words=("STOP",))
     with pytest.raises(ValueError, match="sampling has no p_anchor"):
         pairs(sampling={"p_anchor": 0.5})
     with pytest.raises(ValueError, match="unknown edit category repaint; known are subject_add"):

@@ -93,13 +93,14 @@ def test_the_whole_report_of_a_real_pipeline(smoke_checkpoint, tmp_path, monkeyp
     pipe.set_progress_bar_config(disable=True)
     pipe.register_to_config(defaults=pipe.config.defaults | {"num_inference_steps": 2})
     common = ("apple", "car", "cat", "chair", "fish", "house", "star")
-    tables = report.run(pipe, tmp_path, n=1, common=common)
+    tables = report.run(pipe, tmp_path, n=1, common=common, common_words=("STOP", "GO"))
     assert json.loads((tmp_path / "tables.json").read_text()) == json.loads(json.dumps(tables))
     text = (tmp_path / "tables.md").read_text()
     assert text == report.markdown(tables)
     for title in ("Reconstruction", "Text to image", "Editing", "30 paraphrases", "The judge's own accuracy"):
         assert title in text
-    assert f"more often: {', '.join(common)}." in text and text.count("| right, common nouns |") == 2
+    assert f"more often: {', '.join(common)}, with STOP, GO on signs." in text
+    assert text.count("| right, common nouns |") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tables.json", "tables.md"]
     again = measure.evaluate_reconstruction(pipe, 2)
     assert again["psnr"] == tables["reconstruction"]["psnr"] and 0 < again["psnr"] < 30
