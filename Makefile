@@ -19,6 +19,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 # Idle OpenMP threads sleep instead of spinning, where two cores serve tests, a server and a browser at once. Alone, a
 # model of many small layers is a quarter slower that way.
 test screens: export OMP_WAIT_POLICY := passive
+# A core for each of pytest's workers.
+test: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := run
 .PHONY: run test bench lint checkpoint screens setup chromium
@@ -28,7 +30,7 @@ run: $(VENV)/.ready
 
 test: $(VENV)/.ready-dev chromium
 	$(python) -m ruff check .
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(python) -m ruff check .

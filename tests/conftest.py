@@ -6,9 +6,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.chromium import CHROMIUM
 from tests.smoke import write_smoke
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
+BROWSER = Path(__file__).resolve().parent / "browser"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Among several workers the tests of one file stay together, since they share what was dear to make; all that need
+    a browser share one, and a server."""
+    for item in items:
+        in_browser = BROWSER in Path(item.path).parents
+        item.add_marker(pytest.mark.xdist_group("browser" if in_browser else str(item.path)))
+        if in_browser:
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason="Chromium is missing"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if CHROMIUM is None:
+        terminalreporter.write_sep("!", "THE BROWSER TESTS DID NOT RUN: Chromium is missing (apt-get install chromium)")
 
 
 class Golden:

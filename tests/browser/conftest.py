@@ -8,7 +8,6 @@ import functools
 import importlib.util
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,41 +17,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.chromium import CHROMIUM, FLAGS
+
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-domain-reliability",
-    "--disable-sync",
-    "--metrics-recording-only",
-    "--no-default-browser-check",
-    "--no-first-run",
-]
 PATIENCE = 60_000  # milliseconds; the machine may be busy with other things
-_here = Path(__file__).resolve().parent
 
 _spec = importlib.util.spec_from_file_location("studio_fixtures", ROOT / "tests" / "app" / "conftest.py")
 _fixtures = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_fixtures)
 studio_checkpoint, picture = _fixtures.studio_checkpoint, _fixtures.picture
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if _here in Path(item.path).parents:
-            item.add_marker(pytest.mark.browser)
-            if CHROMIUM is None:
-                item.add_marker(pytest.mark.skip(reason="Chromium is missing"))
-
-
-def pytest_terminal_summary(terminalreporter):
-    if CHROMIUM is None:
-        terminalreporter.write_sep("!", "THE BROWSER TESTS DID NOT RUN: Chromium is missing (apt-get install chromium)")
 
 
 class Studio:

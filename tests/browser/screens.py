@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from app.compare import FIRST
+from tests.chromium import CHROMIUM, FLAGS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--tokenizers", default=",".join(FIRST), help="which are compared, by name")
     options = parser.parse_args()
-    if _fixtures.CHROMIUM is None:
+    if CHROMIUM is None:
         raise SystemExit("Chromium is missing: apt-get install chromium")
     options.output.mkdir(parents=True, exist_ok=True)
     with studio(options.checkpoint) as address, browser() as chromium:
@@ -86,7 +87,7 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=_fixtures.CHROMIUM, args=_fixtures.FLAGS)
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield launched
         launched.close()
 
