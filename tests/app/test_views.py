@@ -94,6 +94,11 @@ def test_a_comparison_has_a_row_for_each_tokenizer_and_a_view_for_those_that_wor
     assert table([]).count("<td") == 0
 
 
+def test_lpips_has_a_column_once_somebody_has_it():
+    assert "LPIPS" not in table([ROW, ROW])
+    assert "LPIPS" in table([ROW, ROW | {"lpips": 0.1234}]) and "0.1234" in table([ROW, ROW | {"lpips": 0.1234}])
+
+
 def test_pictures_are_named_by_address_never_by_folder():
     page = result(replace(RECORD, state="done", pictures=(PICTURE,)))
     for name in ("source.png", "a.png", "m.png", "t.png"):
