@@ -2,14 +2,17 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.chromium import CHROMIUM
 from tests.smoke import write_smoke
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
+SCENES = Path(__file__).parent / "fixtures" / "scenes"
 BROWSER = Path(__file__).resolve().parent / "browser"
 
 
@@ -70,6 +73,32 @@ def smoke_checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def studio_checkpoint(smoke_checkpoint, tmp_path_factory) -> Path:
+    """The smoke checkpoint with a transformer that takes its time, so that a job can be watched and stopped, and
+    with region thresholds at which its untrained edits change a small part of a picture, as trained ones do."""
+    import torch
+
+    from rpiae.transformer import RPiAETransformer2DModel
+
+    folder = tmp_path_factory.mktemp("studio") / "smoke-studio"
+    shutil.copytree(smoke_checkpoint, folder)
+    sizes = {"num_layers": 4, "patch_size": 1, "hidden_size": 256, "num_heads": 4, "feed_forward_size": 512}
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    settings = {key: value for key, value in config.items() if not key.startswith("_")} | sizes
+    torch.manual_seed(1)
+    transformer = RPiAETransformer2DModel(**settings)
+    for parameter in transformer.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    shutil.rmtree(folder / "transformer")
+    transformer.half().save_pretrained(folder / "transformer")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["region"] |= {"high": 0.5, "low": 0.45, "full_coverage": 1.0}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def class_checkpoint(tmp_path_factory) -> Path:
     """A tiny, untrained class-conditional checkpoint with as many classes as ImageNet; its pictures are 64 x 64."""
     import torch
@@ -87,3 +116,9 @@ def class_checkpoint(tmp_path_factory) -> Path:
     ClassConditionalPipeline(vae=vae, transformer=transformer).save_pretrained(folder)
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
     return folder
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """A 256 x 256 sticker scene."""
+    return Image.open(SCENES / "scene_1.png").convert("RGB")

@@ -1,27 +1,18 @@
 """What the benchmarks share: works are timed in turn, and the table says what was met, missed and not measured."""
 
-import importlib.util
 import json
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import side_by_side as shared
+
 BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def shared():
-    spec = importlib.util.spec_from_file_location("side_by_side", BENCHMARKS / "side_by_side.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def table(shared, tmp_path):
+def table(tmp_path):
     options = shared.parse(shared.parser("A benchmark.\nMore."), ["--output", str(tmp_path / "deep" / "bench")])
     made = shared.Table("speed", options)
     made.ratio("edit / round trip", 1.0, 5.0, most=0.25)
@@ -31,7 +22,7 @@ def table(shared, tmp_path):
     return made
 
 
-def test_works_run_in_turn_forwards_and_backwards_after_a_warm_up(shared):
+def test_works_run_in_turn_forwards_and_backwards_after_a_warm_up():
     order = []
     works = {name: lambda name=name: order.append(name) for name in "ab"}
     took = shared.side_by_side(works, 3)
@@ -39,7 +30,7 @@ def test_works_run_in_turn_forwards_and_backwards_after_a_warm_up(shared):
     assert set(took) == {"a", "b"} and all(0 <= one < 1 for one in took.values())
 
 
-def test_the_median_counts(shared):
+def test_the_median_counts():
     naps = iter([0, 0.001, 0.2, 0.001])  # a warm-up, and three of which one was disturbed
     assert shared.side_by_side({"nap": lambda: time.sleep(next(naps))}, 3)["nap"] < 0.1
 
@@ -60,7 +51,7 @@ def test_a_table_is_written_twice_and_says_what_was_met(table, capsys):
     assert "\n".join(lines) in capsys.readouterr().out
 
 
-def test_a_quick_run_measures_once_judges_nothing_and_says_so(shared, table):
+def test_a_quick_run_measures_once_judges_nothing_and_says_so(table):
     table.options = shared.parse(shared.parser("A benchmark."), ["--quick", "--output", str(table.options.output)])
     assert table.options.repeats == 1
     table.finish()

@@ -5,22 +5,19 @@ cropping the same pictures and nothing else. `bench_training.py --config NAME` h
 """
 
 import json
-import sys
 import tempfile
 from itertools import count
 from pathlib import Path
 
 import numpy as np
-from side_by_side import ROOT, Table, parse, parser, side_by_side
+from side_by_side import Table, parse, parser, side_by_side
 
 from rpiae import images
+from tests.train.data.files import encoded, picture, write_edit_table, write_shard
 from train.data.crop import adm_center_crop
 from train.data.examples import Examples
 from train.data.reader import Reader
 from train.data.settings import DataSettings
-
-sys.path.insert(0, str(ROOT / "tests" / "train" / "data"))  # some installed packages bring a `tests` of their own
-from files import encoded, picture, write_edit_table, write_shard  # noqa: E402
 
 SIZE, SIDE = 256, 512
 

@@ -32,11 +32,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from tests.smoke import write_smoke
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))  # by itself: some installed packages bring a `tests` of their own
-
-from smoke import write_smoke  # noqa: E402
-
 PICTURES = sorted((ROOT / "tests" / "fixtures" / "scenes").glob("scene_*.png"))
 PATIENCE = 600  # seconds for which a client waits for any answer: all of them share one machine with the server
 PROMPTS = ("make the car blue", "remove the dog", "add a tree on the left", "turn the picture into night")

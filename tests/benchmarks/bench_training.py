@@ -9,7 +9,6 @@ with a stage for classes and compiles nothing. Class folders are made up, with p
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count, islice
@@ -17,13 +16,14 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import send_to_device
-from side_by_side import ROOT, Table, device, parse, parser, side_by_side
+from side_by_side import Table, device, parse, parser, side_by_side
 from torch.utils.data import DataLoader, Subset
 
 from rpiae import attention
 from rpiae.autoencoder import AutoencoderRPiAE
 from rpiae.lightning_dit import LightningDiT2DModel
 from rpiae.transformer import RPiAETransformer2DModel
+from tests.train.data.files import picture
 from train.config import (
     AutoencoderStage,
     ClassConditionalStage,
@@ -42,9 +42,6 @@ from train.tasks.class_conditional import ClassConditionalTask
 from train.tasks.diffusion import DiffusionTask
 from train.tasks.representation import RepresentationTask
 from train.tasks.task import Task
-
-sys.path.insert(0, str(ROOT / "tests" / "train" / "data"))  # some installed packages bring a `tests` of their own
-from files import picture  # noqa: E402
 
 # The data must never be what training waits for, also where a GPU is faster than the one that it was measured on.
 LOADER_GOAL = 5.0

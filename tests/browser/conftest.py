@@ -5,67 +5,15 @@ Without Chromium the tests are skipped, and the run says so loudly.
 """
 
 import functools
-import importlib.util
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.browser.server import Studio
 from tests.chromium import CHROMIUM, FLAGS
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60_000  # milliseconds; the machine may be busy with other things
-
-_spec = importlib.util.spec_from_file_location("studio_fixtures", ROOT / "tests" / "app" / "conftest.py")
-_fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_fixtures)
-studio_checkpoint, picture = _fixtures.studio_checkpoint, _fixtures.picture
-
-
-class Studio:
-    """One app.py process with the connection watch on; `start` and `stop` as often as a test likes."""
-
-    runner = ROOT / "tests" / "app" / "watched_app.py"
-
-    def __init__(self, checkpoint: Path, folder: Path) -> None:
-        self.checkpoint, self.folder = checkpoint, folder
-        self.connections = folder / "connections.log"
-        self.outputs = folder / "outputs"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/"
-
-    def start(self) -> None:
-        command = [sys.executable, str(self.runner), str(self.connections)]
-        command += ["--checkpoint", str(self.checkpoint), "--port", str(self.port), "--outputs", str(self.outputs)]
-        command += ["--dtype", "float32"]  # the same words and pixels on every machine
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADIO_")}
-        environment["GRADIO_TEMP_DIR"] = str(self.folder / "gradio")
-        self.errors = (self.folder / "errors.log").open("a")
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment
-        )
-        said = any(line.startswith("RPiAE Studio is at") and self.url in line for line in self.process.stdout)
-        if not said:
-            self.stop(signal.SIGKILL)
-        assert said, (self.folder / "errors.log").read_text()
-
-    def stop(self, how: int = signal.SIGINT) -> None:
-        self.process.send_signal(how)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        self.errors.close()
 
 
 @pytest.fixture(scope="session")

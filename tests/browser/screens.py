@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from app.compare import FIRST
+from tests.browser.server import Studio
 from tests.chromium import CHROMIUM, FLAGS
 
 if TYPE_CHECKING:
@@ -43,10 +43,6 @@ PATIENCE = 300_000  # milliseconds for any one step: the machine may be busy, an
 PHONE_LENGTH = 2600  # pixels of the page that are kept of a phone's; what is left out is more of the same
 SIDE_MOST = 1280  # of a kept picture's width
 QUALITY = 72
-
-_spec = importlib.util.spec_from_file_location("browser_fixtures", Path(__file__).with_name("conftest.py"))
-_fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_fixtures)
 
 
 def main() -> None:
@@ -74,7 +70,7 @@ def main() -> None:
 def studio(checkpoint: Path) -> Iterator[str]:
     """A server of its own on the checkpoint, as the browser tests start it."""
     with tempfile.TemporaryDirectory() as folder:
-        running = _fixtures.Studio(checkpoint, Path(folder))
+        running = Studio(checkpoint, Path(folder))
         running.start()
         try:
             yield running.url

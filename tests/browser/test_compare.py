@@ -6,7 +6,6 @@ weights: the real code with narrow layers.
 """
 
 import csv
-import importlib.util
 import io
 import json
 import re
@@ -19,10 +18,7 @@ from PIL import Image
 
 from tests.app.tiny_hub import TinyHub
 from tests.browser.narrow_app import NARROW
-
-_spec = importlib.util.spec_from_file_location("browser_fixtures", Path(__file__).with_name("conftest.py"))
-_fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_fixtures)
+from tests.browser.server import Studio
 
 NAMES = ["RPiAE", "SD-VAE", "VA-VAE", "LlamaGen VQ (random)"]
 WORKING = [NAMES[0], NAMES[1], NAMES[3]]
@@ -63,7 +59,7 @@ def tiny_hub(tmp_path_factory):
 @pytest.fixture(scope="module")
 def studio(studio_checkpoint, tokenizers, tiny_hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare-server")
-    running = _fixtures.Studio(studio_checkpoint, folder)
+    running = Studio(studio_checkpoint, folder)
     running.runner = Path(__file__).with_name("narrow_app.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKENIZERS", str(tokenizers))

@@ -3,7 +3,6 @@
 A server of its own: what is loaded belongs to the whole server.
 """
 
-import importlib.util
 import re
 import threading
 from io import BytesIO
@@ -14,10 +13,7 @@ from PIL import Image
 
 from rpiae.recipe import read
 from tests.app.tiny_hub import TinyHub
-
-_spec = importlib.util.spec_from_file_location("browser_fixtures", Path(__file__).with_name("conftest.py"))
-_fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_fixtures)
+from tests.browser.server import Studio
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +28,7 @@ def tiny_hub(class_checkpoint):
 @pytest.fixture(scope="module")
 def studio(studio_checkpoint, tiny_hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models-server")
-    running = _fixtures.Studio(studio_checkpoint, folder)
+    running = Studio(studio_checkpoint, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("HF_HUB_OFFLINE", raising=False)
         patch.setenv("HF_ENDPOINT", tiny_hub.address)
