@@ -64,6 +64,7 @@ def _train(arguments: list[str]) -> None:
 
         print(describe(config, names))
         return
+    stages.check_data(names)
     resume = options.resume or options.stage == "all"
     trained = [stages.run(name, resume, revise=options.resume) for name in names]
     if is_main_process() and (any(trained) or not stages.published()):

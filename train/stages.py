@@ -33,6 +33,8 @@ from .config import (
     as_recorded,
 )
 from .data.pictures import PictureSettings, ScenePictures
+from .data.reader import missing_sources
+from .latents import fingerprint
 from .linear_start import carry_over, collect_pictures
 from .loop import Loop, Progress
 from .official_start import load_dinov2, start_bridge_at_random
@@ -46,6 +48,7 @@ from .tasks.task import Task
 logger = logging.getLogger(__name__)
 
 CARRY_TAG, CARRY_PICTURES = 80, 256
+TOKENIZER = "tokenizer"  # in a leg: of which tokenizer's latents
 # Mean difference of two tokenizers' normalised latents up to which they are one tokenizer, written in float16.
 SAME_LATENT = 0.05
 
@@ -80,6 +83,15 @@ class Stages:
             raise ValueError(f"config {self.config.name} has no stage {wanted!r}; it has: {known}, all")
         return [wanted]
 
+    def check_data(self, names: list[str]) -> None:
+        """ValueError when data of a stage that is to be trained are not there: better now than hours later."""
+        for name in names:
+            data = getattr(self.config.stages[name], "data", None)
+            if data is None or self._finished_file(name).is_file() or self.finished(name) is not None:
+                continue
+            if missing := missing_sources(data):
+                raise ValueError(f"stage {name} has no data: {'; '.join(missing)} (docs/data.md)")
+
     def run(self, name: str, resume: bool = True, revise: bool = False) -> bool:
         """Train one stage to its end; False when it was finished already. See `Loop.run`."""
         if (leg := self.finished(name)) is not None:
@@ -87,14 +99,14 @@ class Stages:
             return False
         torch.manual_seed(self.config.seed)
         folder, stage = self.config.output / name, self.config.stages[name]
-        task = self._task(name)
-        loop = Loop(task, stage, folder, self.config.seed)
+        task, basis = self._task(name), self._basis(name)
+        loop = Loop(task, stage, folder, self.config.seed, basis=basis)
         progress = loop.run(resume, revise)
         if loop.accelerator.is_main_process:
             result = folder / "result"
             shutil.rmtree(result, ignore_errors=True)
             task.export(result)
-            write_whole(self._finished_file(name), json.dumps(self._leg(name, progress), indent=1))
+            write_whole(self._finished_file(name), json.dumps(self._leg(name, progress) | basis, indent=1))
         loop.accelerator.wait_for_everyone()
         return True
 
@@ -109,8 +121,13 @@ class Stages:
             leg = json.loads(file.read_text(encoding="utf-8"))
             if not self._is_ours(name, leg):
                 raise ValueError(
-                    f"{file.parent} holds a finished {name} stage that was trained with other settings or another "
-                    "seed; choose another output=, or remove that folder"
+                    f"{file.parent} holds a finished {name} stage that was trained with other settings, sizes of "
+                    "models or another seed; choose another output=, or remove that folder"
+                )
+            if leg.get(TOKENIZER) not in (None, self._basis(name).get(TOKENIZER)):
+                raise ValueError(
+                    f"{file.parent} holds a finished {name} stage that was trained on the latents of another tokenizer "
+                    "than there is now; choose another output=, or remove that folder"
                 )
             return leg
         if self.config.init is not None:
@@ -123,9 +140,33 @@ class Stages:
         recorded = as_recorded(self.config.stages[name], leg["settings"])
         if recorded is None or leg.get("seed", self.config.seed) != self.config.seed:
             return False
+        models = self._models(name)
+        if models | leg.get("models", {}) != models:
+            return False
         both = (without_places(one) for one in (self.config.stages[name].model_dump(mode="json"), recorded))
         ours, theirs = ({key: value for key, value in one.items() if key not in INCIDENTAL} for one in both)
         return ours == theirs
+
+    def _models(self, name: str) -> dict:
+        """The config's models that the stage is about: its own, and for a tokenizer's stage those before it."""
+        stage, stages = self.config.stages[name], list(self.config.stages.items())
+        if isinstance(stage, AutoencoderStage):
+            so_far = [one for _, one in stages[: list(self.config.stages).index(name) + 1]]
+            trained = {part for one in so_far if isinstance(one, AutoencoderStage) for part in one.trains}
+            parts = {"encoder", "encoder_weights", "image_size", *trained}
+        elif isinstance(stage, RepresentationStage):
+            parts = {"encoder", "text_encoder", "image_size"}
+        elif isinstance(stage, DiffusionStage):
+            parts = {"transformer", "text_encoder"}
+        else:
+            parts = {"class_transformer"}
+        return without_places(self.config.models.model_dump(mode="json", include=parts))
+
+    def _basis(self, name: str) -> dict:
+        """What a stage rests on besides its settings, for its state and its leg: sizes of models and, of what draws,
+        the tokenizer whose latents it learns."""
+        drawing = name in publish.transformer_stages(self.config)
+        return {"models": self._models(name)} | ({TOKENIZER: fingerprint(self.vae())} if drawing else {})
 
     def published(self) -> bool:
         """Whether the checkpoint folder has what this output finished: a run that is killed after its last step has not

@@ -2,7 +2,7 @@
 
     python -m train data check my-pictures
     python -m train data check "cc12m/*.tar" --column caption=caption_llava --headers
-    python -m train data check omniedit/data --size 512
+    python -m train data check "omniedit/**/train-*.parquet" --size 512
     python -m train data check my-captions --max-tokens 256 --text-encoder hf:Qwen/Qwen3-0.6B
 
 PATH is a folder (pictures, captions or edits), tar shards or parquet tables. Everything is read once, as training would

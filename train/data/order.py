@@ -6,6 +6,8 @@ of processes and workers, reads the same.
 A chunk is what is cheap to read together: a tar shard, a parquet row group, a whole folder.
 """
 
+from heapq import heapreplace
+
 import numpy as np
 
 # The pattern of a mixture repeats after so many samples: ratios hold to a thousandth.
@@ -75,7 +77,7 @@ class Order:
         if not len(filled):
             raise ValueError("there are no rows to read")
         self.sizes, self.key, self.lanes, self.window = np.asarray(sizes), key, lanes, window
-        self.chunks = [filled[lane::lanes] for lane in range(lanes)]
+        self.chunks = _dealt(self.sizes, filled, lanes)
         self.totals = [int(self.sizes[chunks].sum()) for chunks in self.chunks]
         self.parted = len(filled) >= lanes and max(self.totals) <= MOST_UNEVEN * min(self.totals)
         if not self.parted:
@@ -104,3 +106,17 @@ class Order:
                 del self._permutations[next(iter(self._permutations))]
             self._permutations[key] = np.random.default_rng([*self.key, *key]).permutation(length)
         return self._permutations[key]
+
+
+def _dealt(sizes: np.ndarray, filled: np.ndarray, lanes: int) -> list[np.ndarray]:
+    """The chunks of each lane: the largest first, each to the lane with the fewest rows so far.
+
+    Dealt in turns, the short last row groups of all files could meet in the same lanes.
+    """
+    rows = [(0, lane) for lane in range(lanes)]
+    dealt: list[list[int]] = [[] for _ in range(lanes)]
+    for chunk in filled[np.argsort(-sizes[filled], kind="stable")].tolist():
+        total, lane = rows[0]
+        dealt[lane].append(chunk)
+        heapreplace(rows, (total + int(sizes[chunk]), lane))
+    return [np.array(sorted(chunks), np.int64) for chunks in dealt]

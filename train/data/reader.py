@@ -6,6 +6,7 @@ all chance in it. So a resumed run, and any number of processes and workers, see
 
 import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from .folders import FolderSource
 from .order import Lanes, Mixture, Order
 from .rows import Fault, Row
 from .settings import DataSettings, SourceSettings
-from .shards import ShardSource
+from .shards import ShardSource, find_files
 from .tables import TableSource
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,23 @@ def open_source(settings: SourceSettings, kept: int = 4) -> Source:
     if settings.kind == "webdataset":
         return ShardSource(settings.path, settings.columns, settings.index, settings.join)
     return TableSource(settings.path, settings.columns, kept)
+
+
+def missing_sources(data: DataSettings) -> list[str]:
+    """What of the sources is not there, a sentence each. Names alone are looked at: quick, before hours of training."""
+    missing = []
+    for source in data.sources:
+        if source.kind == "folder":
+            if not Path(source.path).expanduser().is_dir():
+                missing.append(f"there is no folder {source.path!r}")
+        else:
+            try:
+                find_files(source.path, ".tar" if source.kind == "webdataset" else ".parquet")
+            except ValueError as error:
+                missing.append(str(error))
+        if source.join is not None and not source.join.expanduser().is_file():
+            missing.append(f"there is no file {str(source.join)!r} to join")
+    return missing
 
 
 class Reader:
@@ -76,6 +94,14 @@ class Reader:
         for settings, source in zip(data.sources, self.sources, strict=True):
             for _, note in source.notes:
                 logger.warning("%s: %s", settings.path, note)
+        for settings, order in zip(data.sources, self.orders, strict=True):
+            if not order.parted and (chunks := np.count_nonzero(order.sizes)) > 1:
+                logger.warning(
+                    "%s: its %d shards or row groups are too few or too uneven for %d lanes (data.processes=%d x "
+                    "data.workers=%d), so every worker reads all of them; take fewer data.workers: five of about one "
+                    "size for each lane are enough",
+                    settings.path, chunks, self.lanes.count, data.processes, data.workers,
+                )  # fmt: skip
 
     def read(self, sample: int, use: Callable[[Row], T], held_out: bool = False) -> T:
         """What `use` makes of a sample's row; rows at which it raises a `Fault` give way to later ones."""

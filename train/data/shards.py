@@ -71,7 +71,7 @@ class ShardSource:
         values = self._values(chunk, number)
         name = self._name(chunk, number)
         for column in self.columns.pictures:
-            if column not in values:
+            if not isinstance(values.get(column), bytes):
                 raise Fault("missing file", f"{name} has no {column}")
         return Row(
             id_of(values, self.columns) or name,
@@ -93,23 +93,28 @@ class ShardSource:
         return []
 
     def _values(self, chunk: int, number: int) -> dict[str, Any]:
-        """{"image" or the name before the ending: bytes, "txt": words, fields of the JSON: as they are}."""
+        """{"image" or the name before the ending: bytes, "txt": words, fields of the JSON: as they are}.
+
+        Of one name, a picture goes before a joined field, that before a text, and that before a field of the JSON: many
+        data sets have a field "source" or "image" that says where the picture is from.
+        """
         contents = self._contents[chunk]
-        values: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
+        texts: dict[str, str] = {}
+        pictures: dict[str, bytes] = {}
         for part, offset, size in zip(contents.parts, contents.offsets[number], contents.sizes[number], strict=True):
             if size < 0:
                 continue
             stem, _, ending = str(part).rpartition(".")
             data = self._read(chunk, int(offset), int(size))
             if f".{ending}".lower() in ENDINGS:
-                values.setdefault(stem or "image", data)
+                pictures.setdefault(stem or "image", data)
             elif ending == "json":
-                values = _fields(data, f"{self._name(chunk, number)}.{part}") | values
+                fields = _fields(data, f"{self._name(chunk, number)}.{part}") | fields
             elif ending in TEXT_ENDINGS:
-                values[stem or ending] = data.decode("utf-8", errors="replace")
-        if self._joined is not None:
-            values |= self._joined.fields(contents.keys[number].decode())
-        return values
+                texts[stem or ending] = data.decode("utf-8", errors="replace")
+        joined = self._joined.fields(contents.keys[number].decode()) if self._joined is not None else {}
+        return fields | texts | joined | pictures
 
     def _read(self, chunk: int, offset: int, size: int) -> bytes:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from pyarrow import ArrowException
+from pyarrow import ArrowException, ChunkedArray
 
 from .rows import Choice, Fault, Row, find_columns, id_of, texts_of
 from .shards import find_files
@@ -58,10 +58,11 @@ class TableSource:
         return self.__dict__ | {"_read": {}}
 
     def row(self, chunk: int, number: int) -> Row:
-        """One row; a `Fault` when a picture is missing or its row group cannot be read."""
+        """One row; a `Fault` when a picture is missing, a text is not UTF-8 or its row group cannot be read."""
         file = self.files[self._groups[chunk][0]]
-        values = {name: cells[number].as_py() for name, cells in self._group(chunk).items()}
-        name = id_of(values, self.columns) or f"{file.name} group {self._groups[chunk][1]} row {number}"
+        place = f"{file.name} group {self._groups[chunk][1]} row {number}"
+        values = {name: _value(cells, number, f"{place}: {name}") for name, cells in self._group(chunk).items()}
+        name = id_of(values, self.columns) or place
         pictures = [_picture(values.get(c), file.parent, f"{name}: {c}") for c in self.columns.pictures]
         return Row(name, tuple(pictures), texts_of(values, self.columns))
 
@@ -78,6 +79,13 @@ class TableSource:
                 raise Fault("broken row group", f"{self.files[number].name} group {group}: {error}") from error
             self._read[chunk] = {name: read.column(name) for name in read.column_names}
         return self._read[chunk]
+
+
+def _value(cells: ChunkedArray, number: int, where: str) -> Any:
+    try:
+        return cells[number].as_py()
+    except (UnicodeDecodeError, ArrowException) as error:  # a parquet file may say that any bytes are a string
+        raise Fault("broken text", f"{where} cannot be read ({error})") from error
 
 
 def _picture(cell: Any, folder: Path, where: str) -> Path | bytes:

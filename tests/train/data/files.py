@@ -80,6 +80,17 @@ def write_caption_shards(folder: Path, shards: int, each: int, side: int = 40) -
     return folder
 
 
+def break_text(file: Path, row: int) -> Path:
+    """A table's instructions as plain strings, one of which is not UTF-8, though the table says so."""
+    table = pq.read_table(file)
+    words = [f"edit {i}".encode() for i in range(len(table))]
+    words[row] = b"caf\xe9"
+    unchecked = pa.array(words, pa.binary()).view(pa.string())
+    table = table.drop(["edited_prompt_list"]).append_column("instruction", unchecked)
+    pq.write_table(table, file, row_group_size=4)
+    return file
+
+
 def write_edit_table(file: Path, count: int, group: int = 4, side: int = 40, first: int = 0) -> Path:
     """A table with OmniEdit's columns."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.train.data.files import (
+    break_text,
     encoded,
     picture,
     write_caption_shards,
@@ -127,6 +128,12 @@ def test_wrong_columns_end_with_those_that_are_there(tmp_path, capsys):
     picture(0).save(tmp_path / "a.png")
     assert run(capsys, tmp_path, "--size", 32, "--column", "image=file", "--column", "caption=words")[0] == 0
     assert "no column nosuch" in run(capsys, tmp_path, "--column", "image=nosuch")[2]
+
+
+def test_a_text_that_is_not_utf_8_is_said(tmp_path, capsys):
+    break_text(write_edit_table(tmp_path / "a.parquet", 6), 5)
+    code, out, _ = run(capsys, tmp_path, "--size", 32)
+    assert code == 2 and "WRONG: broken text: 1\n    a.parquet group 1 row 1: instruction cannot be read" in out
 
 
 def test_a_shard_that_is_cut_off_is_said(tmp_path, capsys):

@@ -7,6 +7,7 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler
 
+from train.config import load_config
 from train.data.order import PERIOD, Lanes, Mixture, Order
 
 
@@ -69,6 +70,30 @@ def test_lanes_that_would_be_uneven_take_turns_so_that_all_rows_come_equally_oft
     assert not Order(np.full(257, 10), (0,), lanes=256).parted
 
 
+def test_short_last_row_groups_of_files_do_not_meet_in_the_same_lanes():
+    order = Order(np.array([1000, 195] * 40), (0,), lanes=8)
+    assert order.parted and set(order.totals) == {5 * 1195}
+    assert sorted(np.concatenate(order.chunks)) == list(range(80))
+
+
+@pytest.mark.parametrize(
+    ("stage", "sizes"),
+    [
+        ("text", [11_000] * 996),  # CC12M
+        ("edit", [11_000] * 996),
+        ("edit", [1000, 195] * 262),  # InstructPix2Pix, whichever its row groups are
+        ("edit", [1195] * 262),
+    ],
+)
+def test_text_edit_256_gives_every_loader_worker_shards_of_its_own(stage, sizes):
+    settings = load_config("text-edit-256").stages[stage]
+    data = settings.data
+    lanes = Lanes(settings.batch_size, data.processes, data.workers)
+    assert Order(np.array(sizes), (0,), lanes.count, data.window).parted
+    assert data.processes % (8 * settings.accumulate) == 0, "of 8 GPUs"
+    assert data.workers * settings.accumulate % settings.workers == 0
+
+
 def test_lanes_give_each_process_and_worker_shards_of_its_own():
     """2 processes, each with the contiguous half of every batch, 3 workers that take batches in turn."""
     lanes, order = Lanes(8, processes=2, workers=3), Order(np.full(25, 20), (0,), lanes=6)
@@ -83,7 +108,9 @@ def test_lanes_give_each_process_and_worker_shards_of_its_own():
     assert all(own == list(range(len(own))) for own in numbers.values())
 
 
-@pytest.mark.parametrize(("processes", "accumulate", "workers"), [(1, 1, 1), (2, 1, 3), (2, 2, 2), (4, 1, 6)])
+@pytest.mark.parametrize(
+    ("processes", "accumulate", "workers"), [(1, 1, 1), (2, 1, 3), (2, 2, 2), (4, 1, 6), (2, 2, 4)]
+)
 def test_accelerate_and_the_loader_deal_samples_so_that_no_two_workers_share_a_lane(processes, accumulate, workers):
     """As `Loop` shares out batches of 8, lanes for 4 processes (or parts) and 6 workers."""
     lanes, part = Lanes(8, processes=4, workers=6), 8 // (processes * accumulate)

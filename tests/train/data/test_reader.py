@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from tests.train.data.files import (
+    break_text,
     encoded,
     picture,
     write_caption_shards,
@@ -25,7 +26,7 @@ from tests.train.data.files import (
 from train.data import join, reader
 from train.data.examples import Examples, PictureFiles
 from train.data.pictures import PictureSettings, ScenePictures
-from train.data.reader import Reader, names, open_source
+from train.data.reader import Reader, missing_sources, names, open_source
 from train.data.rows import Fault
 from train.data.settings import DataSettings, SourceSettings
 from train.data.shards import ShardSource
@@ -100,17 +101,32 @@ def test_captions_may_come_in_a_file_of_their_own(tmp_path):
         SourceSettings(kind="folder", path="x", join=join)
 
 
-def test_edits_come_in_shards_too(tmp_path):
+def test_edits_come_in_shards_too_and_a_field_never_takes_the_place_of_a_picture(tmp_path):
     samples = {
         f"{i}": {
             "source.png": encoded(picture(2 * i)), "target.png": encoded(picture(2 * i + 1)),
-            "json": json.dumps({"instruction": f"change {i}"}).encode(),
+            "json": json.dumps({"instruction": f"change {i}", "source": f"laion/{i}.jpg"}).encode(),
         }
-        for i in range(2)
+        for i in range(3)
     }  # fmt: skip
-    row = ShardSource(str(write_shard(tmp_path / "a.tar", samples))).row(0, 1)
+    del samples["2"]["source.png"]
+    source = ShardSource(str(write_shard(tmp_path / "a.tar", samples)))
+    row = source.row(0, 1)
     assert row.texts == (("change 1", 1.0),)
     assert all(np.array_equal(opened, picture(seed)) for opened, seed in zip(row.open(), (2, 3), strict=True))
+    with pytest.raises(Fault, match="a.tar/2 has no source"):
+        source.row(0, 2)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])  # before and behind "json" in the order of letters
+def test_a_joined_field_never_takes_the_place_of_a_picture(tmp_path, ending):
+    fields = json.dumps({"image": "of the JSON", "caption": "of the JSON"}).encode()
+    data = encoded(picture(0), "JPEG" if ending == "jpg" else "PNG")
+    shard = write_shard(tmp_path / "0.tar", {"0": {ending: data, "json": fields}})
+    line = {"key": "0", "image": "http://somewhere", "caption": "joined"}
+    row = ShardSource(str(shard), join=write_list(tmp_path, "more.jsonl", [line]) / "more.jsonl").row(0, 0)
+    assert row.pictures == (data,) and row.texts == (("joined", 1.0),)
+    assert ShardSource(str(shard)).row(0, 0).pictures == (data,)
 
 
 def test_a_shard_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path):
@@ -185,6 +201,54 @@ def test_a_table_is_read_by_row_groups(tmp_path):
     assert row.id == "task_4" and row.texts == (("edit 4", 0.5), ("please edit 4", 0.5))
     assert np.array_equal(row.open()[1], picture(9, 40, 40))
     assert source.row(0, 3).id == "task_3" and list(source._read) == [0]
+
+
+def test_a_text_that_is_not_utf_8_is_skipped_and_counted(tmp_path):
+    file = break_text(write_edit_table(tmp_path / "a.parquet", 8), 5)
+    with pytest.raises(Fault, match="a.parquet group 1 row 1: instruction cannot be read") as raised:
+        TableSource(str(file)).row(1, 1)
+    assert raised.value.problem == "broken text"
+    found = examples(data({"kind": "table", "path": str(file)}, held_out=1))
+    assert {found[i]["texts"][0] for i in range(40)} == {f"edit {i}" for i in (1, 2, 3, 4, 6, 7)}
+    assert found.reader.counts()[str(file)]["skipped"] > 0
+
+
+def test_a_pattern_takes_what_lies_in_folders_and_no_other_part(tmp_path):
+    """As the hub's tool leaves OmniEdit."""
+    for part in ("train-00000-of-00002", "train-00001-of-00002", "dev-00000-of-00001"):
+        write_edit_table(tmp_path / "data" / f"{part}.parquet", 2)
+    source = TableSource(f"{tmp_path}/**/train-*.parquet")
+    assert [file.name[:11] for file in source.files] == ["train-00000", "train-00001"]
+
+
+def test_sources_that_are_not_there_are_told(tmp_path):
+    write_captions(tmp_path / "own", 2)
+    shard = write_shard(tmp_path / "0.tar", {"0": {"txt": b"nothing is opened"}})
+    there = [{"kind": "folder", "path": f"{tmp_path}/own"}, {"kind": "webdataset", "path": str(shard)}]
+    assert missing_sources(data(*there, {"kind": "webdataset", "path": str(tmp_path)})) == []
+    missing = missing_sources(
+        data(
+            *there,
+            {"kind": "folder", "path": "no-folder"},
+            {"kind": "table", "path": f"{tmp_path}/*.parquet"},
+            {"kind": "webdataset", "path": str(tmp_path), "join": "none.jsonl"},
+        )
+    )
+    expected = ("no folder 'no-folder'", "*.parquet' is neither", "no file 'none.jsonl' to join")
+    assert len(missing) == 3 and all(words in said for words, said in zip(expected, missing, strict=True))
+
+
+def test_a_source_that_every_worker_reads_whole_is_told_once(tmp_path, caplog):
+    write_edit_table(tmp_path / "tables" / "a.parquet", 12, group=4)
+    table = {"kind": "table", "path": f"{tmp_path}/tables"}
+    own = {"kind": "folder", "path": str(write_captions(tmp_path / "own", 4))}  # one chunk: there is nothing to share
+    Reader(data(table, own, held_out=1), (0, 30), 4)
+    assert not caplog.records
+    Reader(data(table, own, held_out=1, workers=2), (0, 30), 4)
+    [record] = caplog.records
+    said = record.getMessage()
+    assert said.startswith(f"{tmp_path}/tables: its 3 shards or row groups are too few or too uneven for 2 lanes")
+    assert record.levelname == "WARNING" and "take fewer data.workers" in said
 
 
 def test_ratios_hold_and_every_row_comes(mixed):

@@ -59,6 +59,16 @@ def run(config):
     return load(config).output
 
 
+def test_data_that_a_later_stage_misses_are_told_before_the_first_begins(config, tmp_path, capsys):
+    settings = yaml.safe_load(config.read_text()) | {"output": str(tmp_path / "run")}
+    settings["stages"]["edit"]["data"]["sources"][0]["path"] = str(tmp_path / "edits")
+    file = tmp_path / "later.yaml"
+    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    assert main([str(file), "all"]) == 2
+    assert f"stage edit has no data: there is no folder '{tmp_path}/edits'" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "text").exists()
+
+
 def test_the_command_trains_text_then_editing_and_leaves_a_checkpoint(run):
     records = {}
     for stage in ("text", "edit"):
