@@ -35,6 +35,14 @@ class Failures:
             f"({self.key}.optimizer.warmup_samples) or {self.key}.precision=no"
         )
 
+    def of_gradient(self, step: int) -> ValueError:
+        """A loss is finite and its gradient is not."""
+        return ValueError(
+            f"the gradient is not finite at step {step} ({self._samples_of(step)}), though the loss is; "
+            f"{self._go_on()} a lower learning rate ({self.key}.optimizer.lr, now {self.settings.optimizer.lr}) or "
+            f"{self.key}.precision=no"
+        )
+
     def of_weights(self, step: int) -> ValueError:
         """After a step the weights are not finite."""
         return ValueError(

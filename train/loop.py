@@ -9,10 +9,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -21,6 +23,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from accelerate.utils.memory import should_reduce_batch_size
 from diffusers.training_utils import EMAModel
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
@@ -85,14 +88,24 @@ class Loop:
         folder: states, log and sheets go here; all processes must see it. Its name is the stage's.
         seed: of data and noise, for that comparison.
         key: where the stage's settings are, for messages; of a config's stages it is known.
+        basis: what the task rests on besides (sizes of models, say), for that comparison, too.
 
     Raises:
         ValueError: a batch that cannot be shared out, or a kind of parallelism other than data-parallel.
     """
 
-    def __init__(self, task: Task, settings: StageSettings, folder: Path, seed: int = 0, key: str | None = None):
+    def __init__(
+        self,
+        task: Task,
+        settings: StageSettings,
+        folder: Path,
+        seed: int = 0,
+        key: str | None = None,
+        basis: Mapping[str, Any] = MappingProxyType({}),
+    ):
         self.key = key or f"stages.{Path(folder).name}"
         self.task, self.settings, self.folder, self.seed = task, settings, Path(folder), seed
+        self.basis = dict(basis)
         AcceleratorState._reset_state(reset_partial_state=True)  # stages of one process may differ in precision
         self.accelerator = Accelerator(
             mixed_precision=settings.precision,
@@ -165,9 +178,13 @@ class Loop:
                 raise
             part, where = self.part_size, self.accelerator.device
             raise self.failures.of_memory(self.progress.step, part, where, error) from None
+        finally:
+            self.states.release()
 
     def _run(self, resume: bool, revise: bool) -> Progress:
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.accelerator.is_main_process:
+            self.states.claim()
         latest, revised = self._latest(resume, revise)
         self.task.to(self.accelerator.device)
         self.task.prepare()
@@ -198,8 +215,9 @@ class Loop:
         """The state to go on from, and the settings that are others than before; ValueError when there is a state that
         should not be lost, or that does not fit."""
         file = self.folder / "settings.json"
-        ours = {"seed": self.seed} | self.settings.model_dump(mode="json")
+        ours = {"seed": self.seed} | self.basis | self.settings.model_dump(mode="json")
         states, revised = self.states.all(), {}
+        self._check_states(states)
         if states and not resume:
             raise ValueError(f"{self.folder} holds an unfinished run: go on with --resume, or remove the folder")
         if states:
@@ -218,6 +236,17 @@ class Loop:
             write_whole(file, json.dumps(ours, indent=1) + "\n")
         return (states[-1] if states else None), revised
 
+    def _check_states(self, states: list[Path]) -> None:
+        """ValueError unless all processes go on from the same one: after the start nothing compares their weights."""
+        newest = int(states[-1].name.removeprefix("state-")) if states else -1
+        seen = self.accelerator.gather(torch.tensor([newest], device=self.accelerator.device)).tolist()
+        if len(set(seen)) > 1:
+            found = ", ".join("none" if step < 0 else f"step {step}" for step in seen)
+            raise ValueError(
+                f"the processes do not see the same states in {self.folder} ({found}, by process): put output= on a "
+                "disk that all machines share, and wait until all of them see it alike"
+            )
+
     def _check_revision(self, before: dict, after: dict | None) -> None:
         if after is not None and (before.get("muon_lr") is None) != (after["muon_lr"] is None):
             raise ValueError(
@@ -227,9 +256,10 @@ class Loop:
 
     def _compare(self, theirs: dict, ours: dict) -> list[str]:
         """Names of the settings that decide what is learned and differ from those written down."""
-        seed = theirs.pop("seed", self.seed)
+        given = {"seed": self.seed} | self.basis
+        given = {name: theirs.pop(name, value) for name, value in given.items()}
         recorded = as_recorded(self.settings, theirs)
-        theirs = {"seed": seed} | (theirs if recorded is None else recorded)
+        theirs = given | (theirs if recorded is None else recorded)
         keys = (ours.keys() | theirs.keys()) - set(INCIDENTAL)
         return sorted(key for key in keys if ours.get(key) != theirs.get(key))
 
@@ -320,8 +350,7 @@ class Loop:
             found.append(torch.stack([value.detach().float() for value in losses.values()]))
         means = dict(zip(losses, mean_over_processes(torch.stack(found).mean(0)), strict=True))
         self._check_finite(means)
-        if settings.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self._trainable(), settings.clip_norm)
+        self._check_gradient(settings.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -348,6 +377,15 @@ class Loop:
         """Of a batch: before the step is taken, and of what learns beside the loss. On all processes alike."""
         if not all(torch.isfinite(value) for value in losses.values()):
             raise self.failures.of_losses(self.progress.step, losses)
+
+    def _check_gradient(self, clip_norm: float | None) -> None:
+        """Clip it, if asked to; ValueError before a step that would spoil the weights, when it is not finite."""
+        if clip_norm is not None:
+            norm = self.accelerator.clip_grad_norm_(self._trainable(), clip_norm)
+        else:
+            norm = get_total_norm([one.grad for one in self._trainable() if one.grad is not None], foreach=True)
+        if not torch.isfinite(norm):
+            raise self.failures.of_gradient(self.progress.step)
 
     def _watch(self, means: dict[str, float]) -> None:
         """ValueError when the task's own measure of divergence has left its lowest value far behind."""
@@ -396,8 +434,9 @@ class Loop:
         return {"skipped": round(float(mean) * self.accelerator.num_processes)}
 
     def _check_weights(self) -> None:
-        """A finite loss may have had an infinite gradient: such weights never become a state to go on from."""
-        if not all(torch.isfinite(parameter).all() for parameter in self._trainable()):
+        """A step may have been too long, also of what learns beside: such weights are no state to go on from."""
+        beside = [one for companion in self.task.companions() for one in companion.parameters()]
+        if not all(torch.isfinite(parameter).all() for parameter in (*self._trainable(), *beside)):
             raise self.failures.of_weights(self.progress.step)
 
     def _save_is_due(self) -> bool:

@@ -28,7 +28,7 @@ class Opponent:
         self.network = Discriminator.from_file(self.settings)
         optimizer = stage.optimizer
         self.optimizer = torch.optim.AdamW(
-            self.network.heads.parameters(),
+            self.parameters(),
             lr=optimizer.lr, betas=optimizer.betas, weight_decay=optimizer.weight_decay, fused=True,
         )  # fmt: skip
         self.optimizer.param_groups[0]["base_lr"] = optimizer.lr
@@ -36,6 +36,10 @@ class Opponent:
     def to(self, *args, **kwargs) -> "Opponent":
         self.network.to(*args, **kwargs)
         return self
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        """Those that learn."""
+        return self.network.heads.parameters()
 
     def judge(self, pictures: Tensor, index: Tensor) -> Tensor:
         """Logits of reconstructions, for the generator's loss: the gradient goes to the pictures alone."""

@@ -1,7 +1,8 @@
 """A finished checkpoint to the hub: `python -m train push CONFIG ORG/NAME [--public] [key=value ...]`.
 
-The folder goes as it lies there, the model card (README.md) and the list of legs included; what the hub holds besides
-stays. It may hold the tokenizer alone. New repositories are private unless asked otherwise.
+The folder goes as it lies there, the model card (README.md) and the list of legs included. It may hold the tokenizer
+alone: models that the hub has of an earlier checkpoint are deleted then; what else it holds stays. New repositories are
+private unless asked otherwise.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from .config import load_config
 from .states import RUBBISH
 
 CARD = "README.md"
+# What a pipeline of another time has left there is not of this checkpoint.
+OURS = ["model_index.json", "vae/*", "transformer/*", "text_encoder/*", "scheduler/*"]
 # A checkpoint has one of them: of a pipeline, or of a tokenizer alone.
 INDICES = ("model_index.json", "vae/config.json")
 
@@ -35,7 +38,7 @@ def push(folder: Path, repo: str, public: bool = False) -> str:
     try:
         address = api.create_repo(repo, private=not public, exist_ok=True)
         api.upload_folder(
-            repo_id=repo, folder_path=folder, ignore_patterns=[f"*{RUBBISH}"],
+            repo_id=repo, folder_path=folder, ignore_patterns=[f"*{RUBBISH}"], delete_patterns=OURS,
             commit_message=f"Checkpoint {folder.name}",
         )  # fmt: skip
     except HFValidationError as error:

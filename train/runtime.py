@@ -9,6 +9,12 @@ from torch import Tensor, nn
 
 from .config import TrainingConfig
 
+# What Accelerate's launcher sets for ways to share out a model, which it follows on GPUs alone.
+OTHER_PARALLELISM = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 SIZES_OF_WORLD = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
 
 
@@ -31,7 +37,14 @@ def tear_down() -> None:
 
 
 def _check_launch() -> None:
-    """On a machine without GPUs `accelerate launch --num_processes 2` starts a single process, without a word."""
+    """ValueError for starts that would not do what was asked for."""
+    for name, kind in OTHER_PARALLELISM.items():
+        if os.environ.get(name, "").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"training is data-parallel, not {kind}: start it with accelerate launch --multi_gpu, or choose that "
+                "in accelerate config (docs/scale.md says why)"
+            )
+    # On a machine without GPUs `accelerate launch --num_processes 2` starts a single process, without a word.
     simple = "ACCELERATE_USE_CPU" in os.environ  # set by Accelerate's launcher of one process alone
     if simple and "MASTER_ADDR" in os.environ and process_count() == 1:
         raise ValueError(

@@ -1,6 +1,7 @@
 """A run that is stopped and resumed repeats an uninterrupted one bit for bit; what is half-written never counts."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -70,6 +71,19 @@ def test_a_finished_run_lists_its_legs_and_is_skipped(whole):
     config = load_config("smoke", [f"output={whole}", f"checkpoint={whole}/checkpoint"])
     Stages(config).run("edit")
     assert (whole / "edit" / "log.jsonl").read_text() == before
+
+
+def test_what_draws_is_not_published_with_another_tokenizer(whole, tmp_path):
+    """As when the tokenizer's stages were run again beside a finished transformer."""
+    shutil.copytree(whole, tmp_path / "run")
+    config = load_config("smoke", [f"output={tmp_path}/run", f"checkpoint={tmp_path}/run/checkpoint"])
+    assert Stages(config).finished("edit")
+    vae = Stages(config).vae()
+    with torch.no_grad():
+        next(vae.bridge.parameters()).mul_(1.5)
+    vae.save_pretrained(Stages(config).result("decoder"))
+    with pytest.raises(ValueError, match="edit stage that was trained on the latents of another tokenizer"):
+        Stages(config).publish()
 
 
 def test_a_checkpoint_alone_counts_as_finished(whole, tmp_path):

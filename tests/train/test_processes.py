@@ -284,6 +284,13 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
         Stages(config).run("representation")
 
 
+@pytest.mark.parametrize("kind", ["FSDP", "DeepSpeed"])
+def test_other_ways_to_share_out_a_model_are_refused(kind, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind.upper()}", "true")
+    with pytest.raises(ValueError, match=f"data-parallel, not {kind}"):
+        set_up(load_config("smoke"))
+
+
 def test_a_launcher_that_starts_one_process_for_two_is_noticed(monkeypatch):
     """What `accelerate launch --num_processes 2` sets on a machine without GPUs, where it starts a single process."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):

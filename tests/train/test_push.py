@@ -35,7 +35,10 @@ class _Takes(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.answer({}, 404)
+        if urlsplit(self.path).path != "/api/models/org/name/tree/main":
+            return self.answer({}, 404)
+        files = self.server.files.items()
+        return self.answer([{"type": "file", "path": path, "oid": "0", "size": len(one)} for path, one in files])
 
     def body(self):
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -64,6 +67,8 @@ class _Takes(BaseHTTPRequestHandler):
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "deletedFile":
+                del hub.files[line["value"]["path"]]
         return self.answer({"commitUrl": f"{hub.address}/org/name/commit/{'0' * 40}", "commitOid": "0" * 40})
 
     def answer(self, value, status=200):
@@ -115,12 +120,14 @@ def test_a_wrong_token_and_no_hub_are_sentences(hub, smoke_checkpoint):
 
 
 def test_a_tokenizer_alone_is_pushed(hub, smoke_checkpoint, tmp_path):
+    """Over a whole checkpoint, whose transformer is for another tokenizer's latents; what is not ours stays."""
+    hub.files |= {name: b"old" for name in ("model_index.json", "transformer/config.json", "figure.png")}
     config = load_config("smoke", [f"checkpoint={tmp_path}/tokenizer"])
     write_checkpoint(config, AutoencoderRPiAE.from_pretrained(smoke_checkpoint / "vae"), None, {})
     done = push(hub, config.checkpoint)
     assert done.returncode == 0, done.stderr[-2000:]
     weights = "vae/diffusion_pytorch_model.safetensors"
-    assert hub.files.keys() == {"README.md", "training.json", "vae/config.json", weights}
+    assert hub.files.keys() == {"README.md", "training.json", "vae/config.json", weights, "figure.png"}
     assert hub.files[weights] == (config.checkpoint / weights).read_bytes()
 
 

@@ -14,6 +14,7 @@ from accelerate.tracking import GeneralTracker
 from safetensors.torch import load_file
 
 from train.config import load_config
+from train.loop import Loop
 from train.stages import Stages
 from train.states import Log, States
 from train.tasks.representation import RepresentationTask
@@ -145,6 +146,48 @@ def test_a_run_that_diverges_stops_and_goes_on_with_other_rates(tmp_path):
 def test_a_loss_that_is_not_finite_names_samples_and_state(tmp_path):
     with pytest.raises(ValueError, match=r"not finite at step 1 \(samples 8 to 15\).*state-00000001: go on with"):
         run(tmp_path, f"{STAGE}.optimizer.lr=1e30")
+
+
+def test_a_gradient_that_is_not_finite_names_its_own_batch(tmp_path, monkeypatch):
+    def forward(self, batch):
+        weight = next(parameter for parameter in self.parameters() if parameter.requires_grad)
+        return {"loss": (weight.flatten()[0] * 0).sqrt()}  # 0, and its slope has no end
+
+    monkeypatch.setattr(RepresentationTask, "forward", forward)
+    with pytest.raises(ValueError, match=r"gradient is not finite at step 0 \(samples 0 to 7\), though the loss is"):
+        run(tmp_path)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path):
+    run(tmp_path)  # its claim ends with it
+    (tmp_path / "representation" / "finished.json").unlink()
+    hold = "import sys; from train.states import States; from pathlib import Path; s = States(Path(sys.argv[1]), 1); "
+    hold += "s.claim(); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(tmp_path / "representation")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match=rf"process {other.pid} on .* trains in {tmp_path}"):
+            run(tmp_path)
+        other.kill()
+    run(tmp_path)
+
+
+def test_machines_that_see_other_states_do_not_go_on(tmp_path):
+    stages = Stages(load_config("smoke"))
+    loop = Loop(stages._task("representation"), stages.config.stages["representation"], tmp_path / "representation")
+    loop.accelerator.gather = lambda own: torch.cat([own, torch.tensor([5])])
+    with pytest.raises(ValueError, match=r"do not see the same states in .* \(none, step 5, by process\)"):
+        loop.run(resume=True)
+
+
+def test_a_run_with_other_models_is_not_gone_on_with(tmp_path):
+    run(tmp_path)
+    other = "models.encoder.num_layers=1"
+    with pytest.raises(ValueError, match="a finished representation stage .* with other settings, sizes of models"):
+        run(tmp_path, other)
+    (tmp_path / "representation" / "finished.json").unlink()
+    with pytest.raises(ValueError, match=r"other settings \(models\)"):
+        run(tmp_path, other)
 
 
 def test_out_of_memory_says_which_setting_to_change(tmp_path, monkeypatch):

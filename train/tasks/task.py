@@ -50,7 +50,8 @@ class Task(nn.Module):
         return {}
 
     def companions(self) -> list:
-        """What learns in `after_step`: objects with `state_dict` and `load_state_dict`, saved with every state."""
+        """What learns in `after_step`: objects with `state_dict` and `load_state_dict`, saved with every
+        state, and `parameters`."""
         return []
 
     def prepare(self) -> None:
