@@ -176,14 +176,17 @@ def _epoch(file: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def read(place: Place, device: str | None = None, dtype: str = "float32", warm: bool = True) -> Held:
-    """Loads a checkpoint and, if `warm`, warms it up. With dtype "auto" its transformer runs in what is fast.
-    ValueError, without a folder of this machine, says what is wrong with it."""
+def read(
+    place: Place, device: str | None = None, dtype: str = "float32", warm: bool = True, batches: bool = False
+) -> Held:
+    """Loads a checkpoint and, if `warm`, warms it up. With dtype "auto" its transformer runs in what is fast for it,
+    `batches` of several requests considered. ValueError, without a folder of this machine, says what is wrong."""
     start = time.perf_counter()
     import_library()
     try:
         pipeline, vae = _models(place)
-        return _hold(place, pipeline, vae, _device(device), dtype, start, warm)
+        _bring(pipeline, vae, device_of(device), dtype, batches)
+        return _hold(place, pipeline, vae, start, warm)
     except ValueError as fault:
         raise ValueError(_without_folders(str(fault), place)) from fault
 
@@ -216,24 +219,29 @@ def _heads(transformer: Path) -> int:
     return official.shape_settings(official.read(transformer))["num_heads"]
 
 
-def _device(device: str | None) -> str:
+def device_of(device: str | None) -> str:
+    """The one that was named, or a GPU where there is one."""
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _hold(
-    place: Place, pipeline: Any, vae: AutoencoderRPiAE, device: str, dtype: str, start: float, warm: bool
-) -> Held:
+def _bring(pipeline: Any, vae: AutoencoderRPiAE, device: str, dtype: str, batches: bool) -> None:
+    """Models to the device and into their number format."""
     from rpiae import precision
-    from rpiae.tokenizers.rpiae import licence, wrap
 
+    vae.to(device)
     if pipeline is not None:
         pipeline.to(device)
-    if pipeline is not None and dtype == "auto":
-        precision.speed_up(pipeline)
+        if dtype == "auto":
+            precision.speed_up(pipeline, batches)
+
+
+def _hold(place: Place, pipeline: Any, vae: AutoencoderRPiAE, start: float, warm: bool) -> Held:
+    from rpiae.tokenizers.rpiae import licence, wrap
+
     said = licence(place.path) if place.path.is_dir() else "not stated"
-    tokenizer = wrap(vae, place.name, said).to(device)
+    tokenizer = wrap(vae, place.name, said)
     if warm:
         _warm_up(place, pipeline, tokenizer)
     about = describe(place, pipeline, vae)

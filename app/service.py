@@ -50,7 +50,7 @@ class Service:
         checkpoint: a folder, a file of the authors', or "hf:org/name", which may be fetched.
         device: None takes a GPU where there is one.
         allow_paths: whether people may name other folders and "hf:" ids; False on a public server.
-        dtype: "float32", or "auto" for an editor's transformer in bfloat16 where the device is faster with it.
+        dtype: "float32", or "auto" for the transformer in bfloat16 where the device is faster with it.
         warm: whether loading runs a step of each kind of work, so that the first person waits less.
         together: how many pictures of waiting requests with equal settings one batch may hold. None: several on a
             GPU; 1 on a CPU, where a batch of four takes three times as long as one picture and the first would wait
@@ -234,7 +234,9 @@ class Service:
     def _read(self, place: Place) -> str | None:
         """Loads what is there; None, or the sentence that says why it could not be."""
         try:
-            self._held = checkpoints.read(place, self.device, self.dtype, self.warm)
+            checkpoints.import_library()  # which knows of a GPU
+            batches = self._wanted_together(checkpoints.device_of(self.device)) > 1
+            self._held = checkpoints.read(place, self.device, self.dtype, self.warm, batches)
         except Exception as fault:
             if not isinstance(fault, ValueError):
                 log.exception("loading %s failed", place.name)
@@ -347,10 +349,11 @@ class Service:
     @property
     def together(self) -> int:
         """How many pictures of several requests one batch may hold; 1: each request is answered by itself."""
-        wanted, held = self._together, self._held
-        if wanted is None:
-            wanted = GPU_BATCH if held is not None and held.vae.device.type == "cuda" else 1
+        wanted = self._wanted_together(self._held.vae.device.type if self._held else "cpu")
         return wanted if self._fits is None else min(wanted, self._fits)
+
+    def _wanted_together(self, device: str) -> int:
+        return self._together or (GPU_BATCH if device.startswith("cuda") else 1)
 
     def batch_key(self, request: Request) -> Hashable | None:
         """Requests of one key may be answered in one batch; None: this one by itself."""

@@ -28,6 +28,10 @@ if ON:
     except ImportError:
         ON = False
 
+if ON:
+    # Which attention is best is tried on a GPU in hand; this process never has one, and each that has is soon gone.
+    os.environ.setdefault("DIFFUSERS_ATTN_BACKEND", "native")
+
 log = logging.getLogger(__name__)
 
 BEGINNING = 4  # seconds for a GPU to be handed over and the models to arrive on it
@@ -83,10 +87,9 @@ class ZeroService(Service):
     """The service whose requests are computed by `compute`. It keeps the checkpoint that it began with, loaded by the
     main thread before the page is served: `spaces` packs then what every GPU is to be given."""
 
-    together = 1  # a GPU is lent to one visitor, for one request
-
     def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings, warm=False)
+        # A GPU is lent to one visitor, for one request.
+        super().__init__(*args, **settings | {"together": 1, "warm": False})
         global _service
         _service = self
 

@@ -1,4 +1,4 @@
-"""Which attention kernel runs: xformers on CUDA where a probe shows that it works, PyTorch's SDPA elsewhere.
+"""Which attention kernel runs: xformers on CUDA where it works and is as fast as PyTorch's SDPA, which runs elsewhere.
 
 Names of backends are diffusers' (`AttentionBackendName`): "native" is SDPA. A backend that a person asks for,
 by the environment variable DIFFUSERS_ATTN_BACKEND, by `model.set_attention_backend(...)` or by diffusers'
@@ -25,6 +25,7 @@ from diffusers.models.attention_dispatch import (
 )
 from diffusers.utils import is_xformers_available
 from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
+from torch.utils.benchmark import Timer
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ XFORMERS = AttentionBackendName.XFORMERS
 # The probe's inputs are standard normal, so outputs and gradients are of order one; half precision rounds at
 # about 1e-2 there, and a kernel that reads memory in the wrong order is off by about 1.
 PROBE_TOLERANCE = 0.1
+
+# The default is the faster one, timed at a transformer's shape (B, N, heads, without D); SDPA must win by a tenth, so
+# that of two alike the same is taken every time.
+RACE_SHAPE, RACE_CALLS, CLEARLY_FASTER = (8, 256, 8), 20, 0.9
 
 # Queries times keys up to which `_products` holds all scores in memory (1025 x 1025 was the largest measured).
 PRODUCTS_SIZE = 2**21
@@ -147,18 +152,31 @@ def _choose(
     device: torch.device, dtype: torch.dtype, head_dim: int, wanted: AttentionBackendName, asked: bool
 ) -> Choice:
     """`asked`: whether "native", where it is wanted, is somebody's wish."""
-    if wanted == NATIVE:
+    if by_default := wanted == NATIVE:
         if asked or device.type != "cuda":
             return Choice(NATIVE)
         if not is_xformers_available():
             return Choice(NATIVE, "xformers is not installed")
         wanted = XFORMERS
     problem = _probe(wanted, device, dtype, head_dim)
-    if problem is None:
+    if problem is not None:
+        reason = f"{wanted.value} does not work here: {problem}"
+        logger.warning("Attention on %s, %s, head size %d: SDPA is used; %s", device, dtype, head_dim, reason)
+        return Choice(NATIVE, reason)
+    if not by_default:
         return Choice(wanted)
-    reason = f"{wanted.value} does not work here: {problem}"
-    logger.warning("Attention on %s, %s, head size %d: SDPA is used; %s", device, dtype, head_dim, reason)
-    return Choice(NATIVE, reason)
+    theirs, ours = (_time(backend, device, dtype, head_dim) for backend in (wanted, NATIVE))
+    compared = f"{wanted.value} takes {1e3 * theirs:.3f} ms where SDPA takes {1e3 * ours:.3f} ms"
+    logger.info("Attention on %s, %s, head size %d: %s", device, dtype, head_dim, compared)
+    return Choice(NATIVE, compared) if ours < CLEARLY_FASTER * theirs else Choice(wanted)
+
+
+def _time(backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
+    """Seconds of one forward call at a transformer's shape."""
+    q, k, v = (torch.ones(*RACE_SHAPE, head_dim, device=device, dtype=dtype) for _ in range(3))
+    call = _sdpa if backend == NATIVE else functools.partial(dispatch_attention_fn, backend=backend)
+    with torch.inference_mode():
+        return Timer("call(q, k, v)", globals={"call": call, "q": q, "k": k, "v": v}).timeit(RACE_CALLS).median
 
 
 def _probe(backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

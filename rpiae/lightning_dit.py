@@ -53,6 +53,9 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
         time_frequencies: random frequencies of the time embedding.
     """
 
+    # Angles are 2 pi times these: rounded to bfloat16 they would be off by some hundredths of a radian.
+    _keep_in_fp32_modules = ["frequencies"]
+
     @register_to_config
     def __init__(
         self,

@@ -158,9 +158,14 @@ def build(model_class: type[nn.Module], folder: Path) -> nn.Module:
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The model with its floating point weights in `dtype`, in place. (diffusers' own `.to(dtype)` warns about
-    float32 modules that these models do not have.)"""
-    return nn.Module.to(model, dtype)
+    """The model with its floating point weights in `dtype`, in place, but for those that it keeps in float32
+    (`_keep_in_fp32_modules`, which diffusers' own `.to(dtype)` warns of and casts)."""
+    names = getattr(model, "_keep_in_fp32_modules", None) or ()
+    kept = {name: model.get_parameter(name).data.float() for name in names}
+    nn.Module.to(model, dtype)
+    for name, value in kept.items():
+        model.get_parameter(name).data = value
+    return model
 
 
 def plain(value):

@@ -16,10 +16,11 @@ from rpiae.recipe import read
 LONG = 24  # steps: seconds with the studio's test checkpoint
 
 
-@pytest.fixture(scope="module")
-def several(studio_checkpoint):
-    """A service that answers up to four pictures at once, as one does on a GPU."""
-    loaded = Service(studio_checkpoint, together=4)
+@pytest.fixture(scope="module", params=["float32", "auto"])
+def several(request, studio_checkpoint):
+    """A service that answers up to four pictures at once, as one does on a GPU; in float32, and in the format that it
+    takes for such batches."""
+    loaded = Service(studio_checkpoint, together=4, dtype=request.param)
     loaded.load()
     return loaded
 

@@ -7,6 +7,7 @@ from rpiae import LightningDiT2DModel
 from rpiae.layers import RMSNorm, rope_table
 from rpiae.layers import rotate as rotate_by_table
 from rpiae.lightning_dit import rotate
+from rpiae.loading import cast
 
 TINY = {
     "in_channels": 8, "sample_size": 4, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "feed_forward_size": 48,
@@ -88,14 +89,11 @@ def test_positions_turn_as_in_our_other_transformer():
 
 
 def test_time_is_seen_in_float32_by_a_model_in_bfloat16():
-    """Angles of tens of radians in bfloat16 would be off by whole tenths."""
-    model = tiny()
-    with torch.no_grad():
-        model.frequencies.copy_(torch.linspace(-3, 3, 16).bfloat16())
-    times = torch.tensor([0.3333, 0.7777])
-    half = torch.nn.Module.to(tiny(), torch.bfloat16)
-    half.frequencies.data.copy_(model.frequencies)
-    torch.testing.assert_close(half._time_features(times).float(), model._time_features(times), atol=4e-3, rtol=0)
+    """Angles of tens of radians in bfloat16 would be off by whole tenths, and their frequencies by hundredths."""
+    model, times = tiny(), torch.tensor([0.3333, 0.7777, 1.0])
+    exact = model._time_features(times)
+    assert cast(model, torch.bfloat16).dtype == torch.bfloat16 and model.frequencies.dtype == torch.float32
+    torch.testing.assert_close(model._time_features(times).float(), exact, atol=4e-3, rtol=0)
 
 
 def test_the_norm_is_computed_in_float32():

@@ -18,6 +18,16 @@ def test_the_format_follows_from_the_processor_alone(monkeypatch, avx512_bf16, a
     assert precision.fast_dtype("cpu") == dtype
 
 
+def test_small_transformers_in_batches_stay_in_float32(smoke_checkpoint, monkeypatch):
+    monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.bfloat16)
+    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint)
+    precision.speed_up(pipe, batches=True)
+    assert pipe.transformer.dtype == torch.float32
+    monkeypatch.setattr(precision, "SMALL", 1000)
+    precision.speed_up(pipe, batches=True)
+    assert pipe.transformer.dtype == torch.bfloat16
+
+
 def test_an_edit_in_bfloat16_is_that_in_float32_within_its_rounding(smoke_checkpoint, monkeypatch):
     monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.bfloat16)
     picture = Image.effect_noise((256, 256), 64).convert("RGB")
