@@ -60,8 +60,21 @@ class Failures:
             f"{self.key}.diverging=null"
         )
 
-    def of_memory(self, step: int, part: int, device: torch.device, error: RuntimeError) -> ValueError:
-        """There is no memory for `part` samples at a time."""
+    def of_loader(self, step: int, error: RuntimeError) -> ValueError:
+        """A process that loads data has died."""
+        window = f" or {self.key}.data.window" if getattr(self.settings, "data", None) is not None else ""
+        return ValueError(
+            f"a process that loads data died at step {step}, most likely for want of memory: lower {self.key}.workers, "
+            f"now {self.settings.workers},{window} and go on with --resume ({error.args[0]})"
+        )
+
+    def of_memory(self, step: int, part: int | None, device: torch.device, error: RuntimeError) -> ValueError:
+        """There is no memory for `part` samples at a time; None: for the models themselves, or for their check."""
+        if part is None:
+            return ValueError(
+                f"out of memory at step {step} on {device}, outside of a training step: smaller batches do not help; "
+                f"free memory there, or make the models smaller (models.*) ({error.args[0]})"
+            )
         smaller = next((n for n in range(2, part + 1) if part % n == 0), None)
         afresh = "" if self.revisable and not self.states.all() else f" (then remove {self.states.folder} first)"
         if smaller is None:

@@ -124,6 +124,7 @@ class Loop:
         self.states, self.log = States(self.folder, settings.keep_states), Log(self.folder / "log.jsonl")
         self.failures = Failures(self.key, settings, self.states, task, revisable=key is None)
         self.steps = math.ceil(settings.samples / settings.batch_size)
+        self._in_step = False
         self.saved_step: int | None = None
         self.last_saved = time.monotonic()
 
@@ -174,9 +175,11 @@ class Loop:
         try:
             return self._run(resume, revise)
         except RuntimeError as error:
+            if str(error).startswith("DataLoader worker"):
+                raise self.failures.of_loader(self.progress.step, error) from None
             if not should_reduce_batch_size(error):
                 raise
-            part, where = self.part_size, self.accelerator.device
+            part, where = self.part_size if self._in_step else None, self.accelerator.device
             raise self.failures.of_memory(self.progress.step, part, where, error) from None
         finally:
             self.states.release()
@@ -319,7 +322,9 @@ class Loop:
         began = time.monotonic() - progress.seconds
         self.task.train()
         for parts in self._steps():
+            self._in_step = True
             losses = self._step(parts)
+            self._in_step = False
             progress.step += 1
             progress.seconds = time.monotonic() - began
             bar.update()

@@ -148,6 +148,26 @@ def test_a_loss_that_is_not_finite_names_samples_and_state(tmp_path):
         run(tmp_path, f"{STAGE}.optimizer.lr=1e30")
 
 
+def test_no_memory_for_the_models_is_no_matter_of_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(RepresentationTask, "prepare", lambda self: torch.empty(2**50))
+    with pytest.raises(ValueError, match=r"out of memory at step 0 .*smaller batches do not help.*models\.\*"):
+        run(tmp_path)
+
+
+def test_a_loader_that_is_killed_is_told(tmp_path, monkeypatch):
+    pictures = type(Stages(load_config("smoke"))._task("representation").dataset)
+    whole = pictures.__getitem__
+
+    def killed(self, index):
+        if torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, index)
+
+    monkeypatch.setattr(pictures, "__getitem__", killed)
+    with pytest.raises(ValueError, match=rf"loads data died at step 0, .*lower {STAGE}\.workers, now 1, and go on"):
+        run(tmp_path, f"{STAGE}.workers=1")
+
+
 def test_a_gradient_that_is_not_finite_names_its_own_batch(tmp_path, monkeypatch):
     def forward(self, batch):
         weight = next(parameter for parameter in self.parameters() if parameter.requires_grad)
