@@ -6,6 +6,7 @@ label are added up and modulate every block by shift, scale and gate. Label `num
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -29,14 +30,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class LightningBlock(ModulatedBlock):
-    """Modulated by the condition (B, d)."""
+    """Modulated by what its layer `modulation` makes of the condition (B, d): (B, 6d)."""
 
     def __init__(self, width: int, num_heads: int, hidden: int):
         super().__init__(width, num_heads, hidden)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, condition: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        shift1, scale1, *rest = self.modulation(condition)[:, None].chunk(6, dim=-1)
+    def forward(self, x: Tensor, modulation: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        shift1, scale1, *rest = modulation[:, None].chunk(6, dim=-1)
         q, k, v = self.project(x, shift1, scale1)
         return self.finish(x, attention(rotate(q, cos, sin), rotate(k, cos, sin), v), *rest)
 
@@ -126,9 +127,10 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
         return load_transformer(path, num_heads, torch_dtype)
 
     @apply_forward_hook
-    def encode_time(self, times: Tensor) -> Tensor:
-        """Times (S,) → what blocks see of them beside the label, (S, d), for `time` of as many steps."""
-        return self.time_embedding(self._time_features(times))
+    def modulations(self, times: Tensor, class_labels: Tensor) -> list[Tensor]:
+        """What blocks and output make of time and label, for `modulation` of as many steps: times (S,) and labels (B,)
+        → for each block (S, B, 6d), for the output (S, B, 2d)."""
+        return self._modulations(self._encode_time(times)[:, None] + self.label_embedding(class_labels))
 
     def forward(
         self,
@@ -137,7 +139,7 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
         class_labels: Tensor,
         return_dict: bool = True,
         *,
-        time: Tensor | None = None,
+        modulation: Sequence[Tensor] | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Noisy latent, time and label → `.sample`, the velocity (noise - data).
 
@@ -145,7 +147,7 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
             hidden_states: x_t (B, C, h, w).
             timestep: t (B,) or one number, in [0, 1]; t = 1 is noise.
             class_labels: (B,) integers; num_classes means "no class".
-            time: the timestep's row of `encode_time`, (d,) or (B, d), where that was done for all steps before.
+            modulation: this step's part of `modulations`, where that was done before.
         """
         config = self.config
         if hidden_states.shape[1:] != (config.in_channels, config.sample_size, config.sample_size):
@@ -154,15 +156,22 @@ class LightningDiT2DModel(AttentionChoice, StrictLoading, ModelMixin, ConfigMixi
         if class_labels.shape != hidden_states.shape[:1]:
             raise ValueError(f"{len(hidden_states)} latents need as many labels, they are {tuple(class_labels.shape)}")
         x = map_to_tokens(self.input(hidden_states)) + self.position_table
-        if time is None:
-            time = self.encode_time(torch.as_tensor(timestep, device=x.device).flatten().expand(len(x)))
-        condition = time + self.label_embedding(class_labels)
-        for block in self.blocks:
-            x = block(x, condition, self.rope_cos, self.rope_sin)
-        shift, scale = self.output_modulation(condition)[:, None].chunk(2, dim=-1)
+        if modulation is None:
+            time = self._encode_time(torch.as_tensor(timestep, device=x.device).flatten().expand(len(x)))
+            modulation = self._modulations(time + self.label_embedding(class_labels))
+        *of_blocks, of_output = modulation
+        for block, of_block in zip(self.blocks, of_blocks, strict=True):
+            x = block(x, of_block, self.rope_cos, self.rope_sin)
+        shift, scale = of_output[:, None].chunk(2, dim=-1)
         x = self.output(self.output_norm(x) * (1 + scale) + shift)
         sample = unpatchify(x, self.grid, config.patch_size)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def _modulations(self, condition: Tensor) -> list[Tensor]:
+        return [layer(condition) for layer in (*(block.modulation for block in self.blocks), self.output_modulation)]
+
+    def _encode_time(self, times: Tensor) -> Tensor:
+        return self.time_embedding(self._time_features(times))
 
     def _time_features(self, times: Tensor) -> Tensor:
         """(B,) → (B, 2 * frequencies), sines then cosines. In float32: the angles reach tens of radians."""

@@ -11,7 +11,7 @@ import torch
 from accelerate import cpu_offload
 from torch.nn import functional as F
 
-from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel, flow
+from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel, class_conditional, flow
 from rpiae.guidance import Schedule
 from rpiae.imagenet import class_names
 
@@ -153,6 +153,18 @@ def test_an_empty_interval_is_no_guidance(pipe, golden):
     guided_nowhere = final(pipe, given, guidance_scale=5.0, guidance_interval=(0.0005, 0.001))
     assert torch.equal(guided_nowhere, final(pipe, given))
     assert not torch.equal(final(pipe, given, guidance_scale=5.0), final(pipe, given))
+
+
+@pytest.mark.parametrize("guidance", ["own", "weak"])
+def test_however_many_steps_are_prepared_at_once_the_picture_is_the_same(guidance, pipe, weak, golden, monkeypatch):
+    settings = {"guidance_scale": 3.0, "guidance_interval": (0.3, 0.7), "num_inference_steps": 6}
+    settings |= {"weak_transformer": weak} if guidance == "weak" else {}
+    given = golden.tensors(FILE)
+    monkeypatch.setattr(class_conditional, "ROWS_AT_ONCE", 1)
+    one_by_one = final(pipe, given, **settings)
+    for rows in (8, 64):  # two steps, and all
+        monkeypatch.setattr(class_conditional, "ROWS_AT_ONCE", rows)
+        torch.testing.assert_close(final(pipe, given, **settings), one_by_one, atol=1e-5, rtol=1e-5)
 
 
 # --- times ---------------------------------------------------------------------------------------------------------

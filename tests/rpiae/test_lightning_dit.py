@@ -58,11 +58,11 @@ def test_one_time_serves_all_rows():
 
 
 @torch.no_grad()
-def test_times_of_a_whole_schedule_may_be_embedded_before():
+def test_modulations_of_a_whole_schedule_may_be_computed_before():
     model, (x, _, y) = tiny(), inputs()
     times = torch.linspace(1, 0, 5)
-    for t, row in zip(times, model.encode_time(times), strict=True):
-        torch.testing.assert_close(model(x, t, y, time=row).sample, model(x, t, y).sample, atol=1e-6, rtol=1e-5)
+    for t, *step in zip(times, *model.modulations(times, y), strict=True):
+        torch.testing.assert_close(model(x, t, y, modulation=step).sample, model(x, t, y).sample, atol=1e-6, rtol=1e-5)
 
 
 @torch.no_grad()

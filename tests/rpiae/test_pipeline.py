@@ -179,6 +179,25 @@ def test_no_step_waits_for_the_device(pipe):
         assert waits.count == waits.at_steps[0]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("image", [None, "photo"])
+def test_cuda_sees_no_step_wait_either(smoke_checkpoint, image):
+    """PyTorch itself raises at whatever waits, from the first step's end to the last one's."""
+    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint).to("cuda")
+    pipe.set_progress_bar_config(disable=True)
+
+    def callback(running, step, timestep, state):
+        torch.cuda.set_sync_debug_mode("error" if step < 3 else "default")
+        return state
+
+    settings = {"num_inference_steps": 4, "output_type": "latent", "callback_on_step_end": callback}
+    try:
+        pipe("make it blue", image=image and photo(), **settings)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_the_callback_sees_every_step_and_can_stop(pipe):
     seen = []
 
