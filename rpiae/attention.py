@@ -25,7 +25,6 @@ from diffusers.models.attention_dispatch import (
 )
 from diffusers.utils import is_xformers_available
 from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
-from torch.utils.benchmark import Timer
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +172,8 @@ def _choose(
 
 def _time(backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
     """Seconds of one forward call at a transformer's shape."""
+    from torch.utils.benchmark import Timer  # it looks for CUDA's compiler, and says so, which is no matter on a CPU
+
     q, k, v = (torch.ones(*RACE_SHAPE, head_dim, device=device, dtype=dtype) for _ in range(3))
     call = _sdpa if backend == NATIVE else functools.partial(dispatch_attention_fn, backend=backend)
     with torch.inference_mode():
