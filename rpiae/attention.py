@@ -13,7 +13,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
+import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,9 +39,9 @@ XFORMERS = AttentionBackendName.XFORMERS
 # about 1e-2 there, and a kernel that reads memory in the wrong order is off by about 1.
 PROBE_TOLERANCE = 0.1
 
-# The default is the faster one, timed at a transformer's shape (B, N, heads, without D); SDPA must win by a tenth, so
-# that of two alike the same is taken every time.
-RACE_SHAPE, RACE_CALLS, CLEARLY_FASTER = (8, 256, 8), 20, 0.9
+# The default is the faster one, timed at a shape (B, N, heads, without D) at which the kernels count and not Python;
+# SDPA must win by a tenth, so that of two alike the same is taken every time.
+RACE_SHAPE, RACE_ROUNDS, RACE_CALLS, CLEARLY_FASTER = (64, 256, 8), 5, 20, 0.9
 
 # Queries times keys up to which `_products` holds all scores in memory (1025 x 1025 was the largest measured).
 PRODUCTS_SIZE = 2**21
@@ -164,20 +168,40 @@ def _choose(
         return Choice(NATIVE, reason)
     if not by_default:
         return Choice(wanted)
-    theirs, ours = (_time(backend, device, dtype, head_dim) for backend in (wanted, NATIVE))
+    theirs, ours = _race(wanted, device, dtype, head_dim)
     compared = f"{wanted.value} takes {1e3 * theirs:.3f} ms where SDPA takes {1e3 * ours:.3f} ms"
     logger.info("Attention on %s, %s, head size %d: %s", device, dtype, head_dim, compared)
-    return Choice(NATIVE, compared) if ours < CLEARLY_FASTER * theirs else Choice(wanted)
+    return Choice(NATIVE, f"{wanted.value} is slower here") if ours < CLEARLY_FASTER * theirs else Choice(wanted)
 
 
-def _time(backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
-    """Seconds of one forward call at a transformer's shape."""
-    from torch.utils.benchmark import Timer  # it looks for CUDA's compiler, and says so, which is no matter on a CPU
-
+def _race(
+    backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int
+) -> tuple[float, float]:
+    """Seconds of one forward call, by the backend and by SDPA: medians of rounds in which both take their turn. A
+    backend that fails at this size takes for ever."""
     q, k, v = (torch.ones(*RACE_SHAPE, head_dim, device=device, dtype=dtype) for _ in range(3))
-    call = _sdpa if backend == NATIVE else functools.partial(dispatch_attention_fn, backend=backend)
-    with torch.inference_mode():
-        return Timer("call(q, k, v)", globals={"call": call, "q": q, "k": k, "v": v}).timeit(RACE_CALLS).median
+    calls = functools.partial(dispatch_attention_fn, backend=backend), _sdpa
+    took: tuple[list[float], list[float]] = [], []
+    try:
+        with torch.inference_mode():
+            for _ in range(1 + RACE_ROUNDS):  # the first only warms up
+                for call, times in zip(calls, took, strict=True):
+                    times.append(_seconds(lambda call=call: call(q, k, v), device))
+    except Exception as error:
+        logger.warning("%s failed at %s: %s", backend.value, tuple(q.shape), error)
+        return math.inf, 0.0
+    return statistics.median(took[0][1:]), statistics.median(took[1][1:])
+
+
+def _seconds(call: Callable[[], torch.Tensor], device: torch.device) -> float:
+    """Of one of several calls, to their end on a GPU."""
+    settle = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    settle()
+    start = time.perf_counter()
+    for _ in range(RACE_CALLS):
+        call()
+    settle()
+    return (time.perf_counter() - start) / RACE_CALLS
 
 
 def _probe(backend: AttentionBackendName, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

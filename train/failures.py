@@ -61,11 +61,10 @@ class Failures:
         )
 
     def of_loader(self, step: int, error: RuntimeError) -> ValueError:
-        """A process that loads data has died."""
-        window = f" or {self.key}.data.window" if getattr(self.settings, "data", None) is not None else ""
+        """A process that loads data has died, or has no memory."""
         return ValueError(
-            f"a process that loads data died at step {step}, most likely for want of memory: lower {self.key}.workers, "
-            f"now {self.settings.workers},{window} and go on with --resume ({error.args[0]})"
+            f"a process that loads data failed at step {step}, most likely for want of memory: lower "
+            f"{self.key}.workers, now {self.settings.workers}, and go on with --resume ({error.args[0]})"
         )
 
     def of_memory(self, step: int, part: int | None, device: torch.device, error: RuntimeError) -> ValueError:

@@ -124,7 +124,7 @@ class Loop:
         self.states, self.log = States(self.folder, settings.keep_states), Log(self.folder / "log.jsonl")
         self.failures = Failures(self.key, settings, self.states, task, revisable=key is None)
         self.steps = math.ceil(settings.samples / settings.batch_size)
-        self._in_step = False
+        self._by_batches = False  # whether what is going on takes memory by the size of a batch
         self.saved_step: int | None = None
         self.last_saved = time.monotonic()
 
@@ -175,19 +175,15 @@ class Loop:
         try:
             return self._run(resume, revise)
         except RuntimeError as error:
-            if str(error).startswith("DataLoader worker"):
+            if "DataLoader worker" in str(error):
                 raise self.failures.of_loader(self.progress.step, error) from None
             if not should_reduce_batch_size(error):
                 raise
-            part, where = self.part_size if self._in_step else None, self.accelerator.device
+            part, where = self.part_size if self._by_batches else None, self.accelerator.device
             raise self.failures.of_memory(self.progress.step, part, where, error) from None
-        finally:
-            self.states.release()
 
     def _run(self, resume: bool, revise: bool) -> Progress:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.accelerator.is_main_process:
-            self.states.claim()
         latest, revised = self._latest(resume, revise)
         self.task.to(self.accelerator.device)
         self.task.prepare()
@@ -321,10 +317,9 @@ class Loop:
         )  # fmt: skip
         began = time.monotonic() - progress.seconds
         self.task.train()
+        self._by_batches = True
         for parts in self._steps():
-            self._in_step = True
             losses = self._step(parts)
-            self._in_step = False
             progress.step += 1
             progress.seconds = time.monotonic() - began
             bar.update()
@@ -420,6 +415,7 @@ class Loop:
             self.ema.store(parameters)
             self.ema.copy_to(parameters)
             self.task.eval()
+            self._by_batches = False
             with torch.no_grad():
                 self._log(self.task.validate() | skipped, bar)
                 sheet = self.task.sheet()
@@ -427,6 +423,7 @@ class Loop:
                 sheet.save(self.folder / f"sheet-{self.progress.step:07d}.png")
             self.ema.restore(parameters)
             self.task.train()
+            self._by_batches = True
         self.accelerator.wait_for_everyone()
 
     def _skipped(self) -> dict[str, float]:

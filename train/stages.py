@@ -12,6 +12,7 @@ import json
 import logging
 import platform
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from .latents import fingerprint
 from .linear_start import carry_over, collect_pictures
 from .loop import Loop, Progress
 from .official_start import load_dinov2, start_bridge_at_random
-from .states import write_whole
+from .runtime import is_main_process
+from .states import claimed, write_whole
 from .tasks.autoencoder import AutoencoderTask
 from .tasks.class_conditional import ClassConditionalTask
 from .tasks.diffusion import DiffusionTask
@@ -97,6 +99,11 @@ class Stages:
         if (leg := self.finished(name)) is not None:
             logger.info("%s is finished (%d samples, %.0f minutes): skipped", name, leg["samples"], leg["minutes"])
             return False
+        with claimed(self.config.output / name) if is_main_process() else nullcontext():
+            self._train(name, resume, revise)
+        return True
+
+    def _train(self, name: str, resume: bool, revise: bool) -> None:
         torch.manual_seed(self.config.seed)
         folder, stage = self.config.output / name, self.config.stages[name]
         task, basis = self._task(name), self._basis(name)
@@ -108,7 +115,6 @@ class Stages:
             task.export(result)
             write_whole(self._finished_file(name), json.dumps(self._leg(name, progress) | basis, indent=1))
         loop.accelerator.wait_for_everyone()
-        return True
 
     def finished(self, name: str) -> dict | None:
         """The leg of a finished stage, None when it is to be trained.
@@ -148,25 +154,25 @@ class Stages:
         return ours == theirs
 
     def _models(self, name: str) -> dict:
-        """The config's models that the stage is about: its own, and for a tokenizer's stage those before it."""
+        """Sizes of the config's models that the stage is about: its own and, in a tokenizer, those before it."""
         stage, stages = self.config.stages[name], list(self.config.stages.items())
         if isinstance(stage, AutoencoderStage):
             so_far = [one for _, one in stages[: list(self.config.stages).index(name) + 1]]
             trained = {part for one in so_far if isinstance(one, AutoencoderStage) for part in one.trains}
-            parts = {"encoder", "encoder_weights", "image_size", *trained}
+            parts = {"encoder", "image_size", *trained}
         elif isinstance(stage, RepresentationStage):
-            parts = {"encoder", "text_encoder", "image_size"}
+            parts = {"encoder", "image_size"}
         elif isinstance(stage, DiffusionStage):
-            parts = {"transformer", "text_encoder"}
+            parts = {"transformer"}
         else:
             parts = {"class_transformer"}
-        return without_places(self.config.models.model_dump(mode="json", include=parts))
+        return self.config.models.model_dump(mode="json", include=parts)
 
     def _basis(self, name: str) -> dict:
         """What a stage rests on besides its settings, for its state and its leg: sizes of models and, of what draws,
-        the tokenizer whose latents it learns."""
+        the tokenizer whose latents it learns (as a checkpoint folder holds it, in float16)."""
         drawing = name in publish.transformer_stages(self.config)
-        return {"models": self._models(name)} | ({TOKENIZER: fingerprint(self.vae())} if drawing else {})
+        return {"models": self._models(name)} | ({TOKENIZER: fingerprint(publish.half(self.vae()))} if drawing else {})
 
     def published(self) -> bool:
         """Whether the checkpoint folder has what this output finished: a run that is killed after its last step has not
@@ -247,10 +253,11 @@ class Stages:
         carried over to `vae` when it was trained on another tokenizer; else a fresh one."""
         order = [n for n, stage in self.config.stages.items() if isinstance(stage, DiffusionStage)]
         before = order[order.index(name) - 1] if order.index(name) else None
-        if before is not None and self._has_result(before):
-            return RPiAETransformer2DModel.from_pretrained(self.result(before))
-        if before is not None and self.finished(before) is not None:
-            return RPiAETransformer2DModel.from_pretrained(self.config.checkpoint / "transformer")
+        if before is not None and self.finished(before) is not None:  # it is an error when it was of other latents
+            here = self._has_result(before)
+            return RPiAETransformer2DModel.from_pretrained(
+                self.result(before) if here else self.config.checkpoint / "transformer"
+            )
         init = self.config.init
         if init is None or not (init / "transformer").is_dir():
             if before is not None:

@@ -6,13 +6,42 @@ a process is killed at, what is called a state is whole; the rest is rubbish, sw
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+logger = logging.getLogger(__name__)
 
 RUBBISH = ".part"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder inside the block, or until this process ends, however it ends.
+
+    ValueError when another one is in it: a launcher that was killed may leave its processes at work. A process claims a
+    folder once at a time, since closing the file anywhere in it gives the claim up.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a+", encoding="utf-8") as claim:
+        try:
+            fcntl.lockf(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            claim.seek(0)
+            who = claim.read().strip() or "another process"
+            raise ValueError(
+                f"{who} trains in {folder}: wait for its end, or stop it, or choose another output="
+            ) from None
+        except OSError:
+            logger.warning("%s is on a disk without locks: see to it that no other process trains there", folder)
+        claim.truncate(0)
+        claim.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        claim.flush()
+        yield
 
 
 class States:
@@ -20,33 +49,6 @@ class States:
 
     def __init__(self, folder: Path, kept: int):
         self.folder, self.kept = folder, kept
-        self._claim: IO[str] | None = None
-
-    def claim(self) -> None:
-        """Keep other runs out of the folder until `release`, or until this process ends, however it ends; ValueError
-        when another one is in it: a launcher that was killed may leave its processes at work."""
-        claim = open(self.folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (held open as long as the claim)
-        try:
-            fcntl.lockf(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            claim.seek(0)
-            who = claim.read().strip() or "another process"
-            claim.close()
-            raise ValueError(
-                f"{who} trains in {self.folder}: wait for its end, or stop it, or choose another output="
-            ) from None
-        except OSError:  # a disk without locks
-            claim.close()
-            return
-        claim.truncate(0)
-        claim.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        claim.flush()
-        self._claim = claim
-
-    def release(self) -> None:
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
 
     def all(self) -> list[Path]:
         """Whole states, oldest first."""

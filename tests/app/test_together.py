@@ -11,18 +11,27 @@ from app.outcome import Progress
 from app.request import EditRequest, GenerateRequest, ReconstructRequest
 from app.service import Service
 from app.store import Store
+from rpiae import precision
 from rpiae.recipe import read
 
 LONG = 24  # steps: seconds with the studio's test checkpoint
 
 
-@pytest.fixture(scope="module", params=["float32", "auto"])
-def several(request, studio_checkpoint):
-    """A service that answers up to four pictures at once, as one does on a GPU; in float32, and in the format that it
-    takes for such batches."""
-    loaded = Service(studio_checkpoint, together=4, dtype=request.param)
+@pytest.fixture(scope="module")
+def several(studio_checkpoint):
+    """A service that answers up to four pictures at once, as one does on a GPU."""
+    loaded = Service(studio_checkpoint, together=4)
     loaded.load()
     return loaded
+
+
+@pytest.mark.parametrize(("together", "dtype"), [(1, "bfloat16"), (4, "float32")])
+def test_a_small_model_whose_requests_share_batches_stays_in_float32(together, dtype, studio_checkpoint, monkeypatch):
+    """In bfloat16 a picture would not be the same alone and with others."""
+    monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.bfloat16)
+    service = Service(studio_checkpoint, together=together, dtype="auto", warm=False)
+    service.load()
+    assert service.facts.dtype.split()[0] == dtype
 
 
 @pytest.fixture

@@ -79,6 +79,9 @@ def test_what_draws_is_not_published_with_another_tokenizer(whole, tmp_path):
     config = load_config("smoke", [f"output={tmp_path}/run", f"checkpoint={tmp_path}/run/checkpoint"])
     assert Stages(config).finished("edit")
     vae = Stages(config).vae()
+    (tmp_path / "run" / "decoder").rename(tmp_path / "aside")
+    assert Stages(config).finished("edit"), "the checkpoint's copy, in float16, is the same tokenizer"
+    (tmp_path / "aside").rename(tmp_path / "run" / "decoder")
     with torch.no_grad():
         next(vae.bridge.parameters()).mul_(1.5)
     vae.save_pretrained(Stages(config).result("decoder"))

@@ -164,25 +164,26 @@ def test_a_loader_that_is_killed_is_told(tmp_path, monkeypatch):
         return whole(self, index)
 
     monkeypatch.setattr(pictures, "__getitem__", killed)
-    with pytest.raises(ValueError, match=rf"loads data died at step 0, .*lower {STAGE}\.workers, now 1, and go on"):
+    with pytest.raises(ValueError, match=rf"loads data failed at step 0, .*lower {STAGE}\.workers, now 1, and go on"):
         run(tmp_path, f"{STAGE}.workers=1")
 
 
-def test_a_gradient_that_is_not_finite_names_its_own_batch(tmp_path, monkeypatch):
+@pytest.mark.parametrize("clip_norm", ["1", "null"])
+def test_a_gradient_that_is_not_finite_names_its_own_batch(clip_norm, tmp_path, monkeypatch):
     def forward(self, batch):
         weight = next(parameter for parameter in self.parameters() if parameter.requires_grad)
         return {"loss": (weight.flatten()[0] * 0).sqrt()}  # 0, and its slope has no end
 
     monkeypatch.setattr(RepresentationTask, "forward", forward)
     with pytest.raises(ValueError, match=r"gradient is not finite at step 0 \(samples 0 to 7\), though the loss is"):
-        run(tmp_path)
+        run(tmp_path, f"{STAGE}.optimizer.clip_norm={clip_norm}")
 
 
 def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path):
     run(tmp_path)  # its claim ends with it
     (tmp_path / "representation" / "finished.json").unlink()
-    hold = "import sys; from train.states import States; from pathlib import Path; s = States(Path(sys.argv[1]), 1); "
-    hold += "s.claim(); print(flush=True); sys.stdin.read()"
+    hold = "import sys; from pathlib import Path; from train.states import claimed\n"
+    hold += "with claimed(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, str(tmp_path / "representation")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()

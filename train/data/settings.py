@@ -55,7 +55,7 @@ class DataSettings(Settings):
     # So many shards (of a table: row groups) are open and shuffled together at a time.
     window: int = Field(4, ge=1)
     # Lanes: no two of them read the same shard. Let `processes` be a multiple of the processes (times the stage's
-    # `accumulate`) and `workers` of the stage's `workers`, and every worker has shards of its own. What is learned
-    # depends on these two numbers alone, never on how many processes or workers there really are.
+    # `accumulate`) and `workers` times `accumulate` one of the stage's `workers`, and no two workers read in the same
+    # lane. What is learned depends on these two numbers alone, never on how many processes or workers there really are.
     processes: int = Field(1, ge=1)
     workers: int = Field(1, ge=1)

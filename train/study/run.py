@@ -24,7 +24,7 @@ from ..config import INCIDENTAL, AutoencoderStage, DiffusionStage, StageSettings
 from ..loop import Loop
 from ..runtime import device
 from ..stages import machine
-from ..states import write_whole
+from ..states import claimed, write_whole
 from ..tasks.representation import HELD_OUT_TAG, TAG, VALIDATION_PICTURES, RepresentationTask
 from ..tasks.task import Task
 from .config import StudySettings, as_written, settings_of
@@ -77,21 +77,21 @@ def train(
         raise ValueError(f"{folder} holds a run of other settings; choose another output=, or remove the folder")
     if marker.is_file():
         return json.loads(marker.read_text(encoding="utf-8"))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(plan, json.dumps(wanted, indent=1) + "\n")
-    torch.manual_seed(seed)
-    task = make_task()
-    progress = Loop(task, stage, folder, seed, key).run(resume=True)
-    shutil.rmtree(folder / "result", ignore_errors=True)
-    task.export(folder / "result")
-    leg = {
-        "samples": progress.step * stage.batch_size,
-        "minutes": round(progress.seconds / 60, 2),
-        "machine": machine(),
-    }
-    write_whole(marker, json.dumps(leg, indent=1) + "\n")
-    for state in folder.glob("state-*"):
-        shutil.rmtree(state)
+    with claimed(folder):
+        write_whole(plan, json.dumps(wanted, indent=1) + "\n")
+        torch.manual_seed(seed)
+        task = make_task()
+        progress = Loop(task, stage, folder, seed, key).run(resume=True)
+        shutil.rmtree(folder / "result", ignore_errors=True)
+        task.export(folder / "result")
+        leg = {
+            "samples": progress.step * stage.batch_size,
+            "minutes": round(progress.seconds / 60, 2),
+            "machine": machine(),
+        }
+        write_whole(marker, json.dumps(leg, indent=1) + "\n")
+        for state in folder.glob("state-*"):
+            shutil.rmtree(state)
     return leg
 
 
