@@ -113,17 +113,20 @@ def page(open_studio):
 
 @pytest.fixture
 def begin_long():
-    """Begins to generate with many steps; returns once steps are shown."""
+    """Begins to generate with many steps, which take longer than what a test does meanwhile on a busy machine; returns
+    once they are shown."""
 
-    def begin(page, words: str = "a cat on the moon") -> None:
+    def begin(page, words: str = "a cat on the moon", pictures: int = 4) -> None:
         page.get_by_role("tab", name="Generate").click()
         page.locator("#generate-prompt textarea").fill(words)
         page.get_by_text("More settings").locator("visible=true").click()
-        steps = page.locator(".room:visible").get_by_label("number input for Steps")
-        steps.fill("100")
-        steps.press("Tab")
-        # The page takes over what was typed a moment later; its slider shows when it has.
-        page.wait_for_function("[...document.querySelectorAll('input[type=range]')].some(one => one.value === '100')")
+        for name, value in {"Pictures": str(pictures), "Steps": "100"}.items():
+            field = page.locator(".room:visible").get_by_label(f"number input for {name}")
+            field.fill(value)
+            field.press("Tab")
+            # The page takes over what was typed a moment later; its slider shows when it has.
+            slider = f"[...document.querySelectorAll('input[type=range]')].some(one => one.value === '{value}')"
+            page.wait_for_function(slider)
         page.locator("#generate-run").click()
         page.locator("#generate-status", has_text=re.compile(r"Step \d+ of 100")).wait_for()
 

@@ -12,7 +12,7 @@ def step_shown(page) -> int:
 
 
 def test_stop_ends_the_work_and_keeps_what_there_was(page, begin_long):
-    begin_long(page)
+    begin_long(page, pictures=1)
     page.wait_for_function("/^\\d+ % · RPiAE Studio$/.test(document.title)")
     assert page.locator("#generate-run").inner_text() == "Add to queue"
     at = step_shown(page)
