@@ -12,6 +12,7 @@ import gc
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,16 +177,16 @@ def _epoch(file: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def read(
-    place: Place, device: str | None = None, dtype: str = "float32", warm: bool = True, batches: bool = False
-) -> Held:
-    """Loads a checkpoint and, if `warm`, warms it up. With dtype "auto" its transformer runs in what is fast for it,
-    `batches` of several requests considered. ValueError, without a folder of this machine, says what is wrong."""
+def read(place: Place, device: str | None, dtype: str, warm: bool, together: Callable[[str], int]) -> Held:
+    """Loads a checkpoint and, if `warm`, warms it up. With dtype "auto" its transformer runs in what is fast where
+    `together` pictures of several requests share a batch, by the device. ValueError, without a folder of this machine,
+    says what is wrong with it."""
     start = time.perf_counter()
     import_library()
+    device = _device(device)
     try:
         pipeline, vae = _models(place)
-        _bring(pipeline, vae, device_of(device), dtype, batches)
+        _bring(pipeline, vae, device, dtype, batches=together(device) > 1)
         return _hold(place, pipeline, vae, start, warm)
     except ValueError as fault:
         raise ValueError(_without_folders(str(fault), place)) from fault
@@ -219,8 +220,7 @@ def _heads(transformer: Path) -> int:
     return official.shape_settings(official.read(transformer))["num_heads"]
 
 
-def device_of(device: str | None) -> str:
-    """The one that was named, or a GPU where there is one."""
+def _device(device: str | None) -> str:
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -60,12 +60,14 @@ def table(rows: Iterable[Row]) -> str:
     """The numbers of a comparison; a tokenizer that failed keeps its row with the reason."""
     rows = list(rows)
     asked = any(row.get("prompt") for row in rows)
-    left_out = {"drawn"} if not asked else set()
+    left_out = set()
+    if not asked:
+        left_out.add("drawn")
+    elif not any(row["reconstruction"] for row in rows):
+        left_out.update(OF_PICTURE)
     if all(row.get("lpips") is None for row in rows):  # its weights are not here, as a note below says
         left_out.add("lpips")
     columns = [column for column in COLUMNS if column not in left_out]
-    if asked and not any(row["reconstruction"] for row in rows):
-        columns = [column for column in columns if column not in OF_PICTURE]
     head = "".join(f'<th scope="col">{say("table." + column)}</th>' for column in ("tokenizer", *columns))
     best = {name: _best(rows, name, choose) for name, choose in BEST.items()}
     body = "".join(_row(row, columns, best) for row in rows)

@@ -234,9 +234,7 @@ class Service:
     def _read(self, place: Place) -> str | None:
         """Loads what is there; None, or the sentence that says why it could not be."""
         try:
-            checkpoints.import_library()  # which knows of a GPU
-            batches = self._wanted_together(checkpoints.device_of(self.device)) > 1
-            self._held = checkpoints.read(place, self.device, self.dtype, self.warm, batches)
+            self._held = checkpoints.read(place, self.device, self.dtype, self.warm, self._wanted_together)
         except Exception as fault:
             if not isinstance(fault, ValueError):
                 log.exception("loading %s failed", place.name)

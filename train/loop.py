@@ -30,7 +30,8 @@ from tqdm import tqdm
 from .config import INCIDENTAL, StageSettings, as_recorded
 from .failures import Failures
 from .optim import build_optimizers, rate, set_rate
-from .runtime import mean_over_processes
+from .progress import Progress
+from .runtime import mean_over_processes, not_data_parallel
 from .states import Log, States, write_whole
 from .tasks.task import Task
 
@@ -41,41 +42,6 @@ REVISABLE = ("optimizer", "precision")
 EVERY_TRACKER = "all"  # Accelerate's word for those that are installed
 # How long processes wait for the main one, which alone validates and exports.
 PATIENCE = timedelta(hours=1)
-
-
-class Progress:
-    """Steps and seconds so far, the sums of losses that are not logged yet, and the lowest logged one: all that the
-    loop itself keeps, saved with the state."""
-
-    def __init__(self):
-        self.step = 0
-        self.seconds = 0.0
-        self.totals: dict[str, Tensor] = {}
-        self.count = 0
-        self.lowest: float | None = None
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        self.count += 1
-        for name, value in losses.items():
-            self.totals[name] = self.totals.get(name, 0) + value
-
-    def take_means(self) -> dict[str, float]:
-        means = {name: float(total) / self.count for name, total in self.totals.items()}
-        self.totals, self.count = {}, 0
-        return means
-
-    def state_dict(self) -> dict:
-        totals = {name: total.cpu() for name, total in self.totals.items()}
-        return {
-            "step": self.step, "seconds": self.seconds,
-            "totals": totals, "count": self.count, "lowest": self.lowest,
-        }  # fmt: skip
-
-    def load_state_dict(self, state: dict) -> None:
-        self.step, self.seconds = state["step"], state["seconds"]
-        # Older states end with a logged step.
-        self.totals, self.count = state.get("totals", {}), state.get("count", 0)
-        self.lowest = state.get("lowest")
 
 
 class Loop:
@@ -132,10 +98,7 @@ class Loop:
         accelerator, settings = self.accelerator, self.settings
         known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
         if accelerator.distributed_type not in known:
-            raise ValueError(
-                f"training is data-parallel, not {accelerator.distributed_type}: start it with accelerate launch "
-                "--multi_gpu, or choose that in accelerate config (docs/scale.md says why)"
-            )
+            raise not_data_parallel(accelerator.distributed_type)
         parts = accelerator.num_processes * settings.accumulate
         if settings.batch_size % parts:
             raise ValueError(

@@ -40,10 +40,7 @@ def _check_launch() -> None:
     """ValueError for starts that would not do what was asked for."""
     for name, kind in OTHER_PARALLELISM.items():
         if os.environ.get(name, "").lower() in ("1", "true", "yes"):
-            raise ValueError(
-                f"training is data-parallel, not {kind}: start it with accelerate launch --multi_gpu, or choose that "
-                "in accelerate config (docs/scale.md says why)"
-            )
+            raise not_data_parallel(kind)
     # On a machine without GPUs `accelerate launch --num_processes 2` starts a single process, without a word.
     simple = "ACCELERATE_USE_CPU" in os.environ  # set by Accelerate's launcher of one process alone
     if simple and "MASTER_ADDR" in os.environ and process_count() == 1:
@@ -52,6 +49,13 @@ def _check_launch() -> None:
             "--multi_gpu, which on such a machine means several processes on the CPU: "
             "accelerate launch --multi_gpu --num_processes 2 -m train ..."
         )
+
+
+def not_data_parallel(kind: str) -> ValueError:
+    return ValueError(
+        f"training is data-parallel, not {kind}: start it with accelerate launch --multi_gpu, or choose that in "
+        "accelerate config (docs/scale.md says why)"
+    )
 
 
 def process_count() -> int:

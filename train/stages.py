@@ -37,8 +37,9 @@ from .data.pictures import PictureSettings, ScenePictures
 from .data.reader import missing_sources
 from .latents import fingerprint
 from .linear_start import carry_over, collect_pictures
-from .loop import Loop, Progress
+from .loop import Loop
 from .official_start import load_dinov2, start_bridge_at_random
+from .progress import Progress
 from .runtime import is_main_process
 from .states import claimed, write_whole
 from .tasks.autoencoder import AutoencoderTask
@@ -130,7 +131,7 @@ class Stages:
                     f"{file.parent} holds a finished {name} stage that was trained with other settings, sizes of "
                     "models or another seed; choose another output=, or remove that folder"
                 )
-            if leg.get(TOKENIZER) not in (None, self._basis(name).get(TOKENIZER)):
+            if TOKENIZER in leg and leg[TOKENIZER] != self._tokenizer():
                 raise ValueError(
                     f"{file.parent} holds a finished {name} stage that was trained on the latents of another tokenizer "
                     "than there is now; choose another output=, or remove that folder"
@@ -170,9 +171,13 @@ class Stages:
 
     def _basis(self, name: str) -> dict:
         """What a stage rests on besides its settings, for its state and its leg: sizes of models and, of what draws,
-        the tokenizer whose latents it learns (as a checkpoint folder holds it, in float16)."""
+        the tokenizer whose latents it learns."""
         drawing = name in publish.transformer_stages(self.config)
-        return {"models": self._models(name)} | ({TOKENIZER: fingerprint(publish.half(self.vae()))} if drawing else {})
+        return {"models": self._models(name)} | ({TOKENIZER: self._tokenizer()} if drawing else {})
+
+    def _tokenizer(self) -> str:
+        """The finished tokenizer's fingerprint, as a checkpoint folder holds it, in float16."""
+        return fingerprint(publish.half(self.vae()))
 
     def published(self) -> bool:
         """Whether the checkpoint folder has what this output finished: a run that is killed after its last step has not

@@ -63,6 +63,10 @@ def test_a_full_size_step_trains_exactly_the_parts_of_the_reference(name, paper,
         assert reached == {key for key, one in parameters.items() if one.requires_grad}
         assert sum(parameters[key].numel() for key in reached) == TRAINS[name]
         assert {key.split(".")[1] for key in reached} == set(stage.trains)
+        (adamw,) = build_optimizers(task, stage.optimizer)
+        (group,) = adamw.param_groups
+        assert {id(one) for one in group["params"]} == {id(parameters[key]) for key in reached}
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (2e-4, (0.9, 0.95), 0.0)
         table = "vae.decoder.position_table"
         assert (table in reached) == ("decoder" in stage.trains)  # it is trained, not computed
         for one in parameters.values():
@@ -85,6 +89,8 @@ def test_the_transformer_of_classes_trains_whole(paper):
     with torch.device("meta"):
         model = LightningDiT2DModel(**paper.models.class_transformer)
         model(torch.zeros(1, 64, 16, 16), torch.zeros(1), torch.zeros(1, dtype=torch.int64)).sample.sum().backward()
+    (adamw,) = build_optimizers(model, paper.stages["class"].optimizer)
+    assert sum(one.numel() for one in adamw.param_groups[0]["params"]) == DIT and len(adamw.param_groups) == 1
     reached = {name: one.numel() for name, one in model.named_parameters() if one.grad is not None}
     assert sum(reached.values()) == DIT
     assert {"position_table", "frequencies"} <= reached.keys()  # reference facts (c) 16

@@ -13,7 +13,7 @@ from train.card import model_card, parameters
 from train.config import load_config
 from train.evaluate import calibrate
 from train.evaluate.command import BEGIN, END, write_between_markers
-from train.loop import Progress
+from train.progress import Progress
 from train.publish import read_legs, write_checkpoint
 
 LEG = {"stage": "edit", "samples": 24, "minutes": 0.1, "machine": "a test"}
