@@ -37,6 +37,11 @@ def resolve(source: str | Path) -> Path:
     return folder
 
 
+def source_name(source: str | Path) -> str:
+    """A source in words for people: where it is on the hub, or a file's or folder's name."""
+    return str(source) if str(source).startswith(HUB_PREFIX) else Path(source).resolve().name
+
+
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
     """Whatever keeps a thing from being fetched, as ValueError."""

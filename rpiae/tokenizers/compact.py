@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..autoencoder import AutoencoderRPiAE
 from ..bridge import Posterior, VariationalBridge
 from ..layers import map_to_tokens, patchify, tokens_to_map, unpatchify
-from ..loading import CONFIG, read_json, resolve
+from ..loading import CONFIG, read_json, resolve, source_name
 from . import COMPACT, published
 from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
 from .rpiae import licence, tokenizer_home
@@ -150,7 +150,7 @@ def load(name: str, source: str | os.PathLike | None = None) -> CompactTokenizer
     if source is None and name not in names():
         here = ", ".join(names()) or "none"
         raise ValueError(f"There is no compact tokenizer {name!r} on this machine; there are: {here}.")
-    folder = published.ASSETS / name if source is None else resolve(source)
+    folder, origin = (published.ASSETS / name, SOURCE) if source is None else (resolve(source), source_name(source))
     model = open_model(tokenizer_home(folder))
     side, shape = model.config.image_size, model.latent_shape
     info = TokenizerInfo(
@@ -158,7 +158,7 @@ def load(name: str, source: str | os.PathLike | None = None) -> CompactTokenizer
         latent_shape=tuple(shape),
         downsampling=side // shape[1],
         parameters=count_parameters(model),
-        source=SOURCE,
+        source=origin,
         licence=licence(folder),
         image_size=side,
         codes=len(model.bridge.codebook.weight) if isinstance(model, AutoencoderCodebook) else None,

@@ -24,7 +24,7 @@ from ..attention import attention
 from ..bridge import Posterior
 from ..encoder import IMAGENET_MEAN, IMAGENET_STD, build_encoder
 from ..layers import RMSNorm, SelfAttention, SwiGLU, map_to_tokens, rope_table, tokens_to_map, unpatchify
-from ..loading import HUB_PREFIX, StrictLoading, resolve
+from ..loading import StrictLoading, resolve, source_name
 from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
 from .published import Published, with_random_weights
 from .rpiae import licence
@@ -214,8 +214,7 @@ def load(source: str | os.PathLike | None = None) -> FAETokenizer:
     if source is None:
         source = PUBLISHED.locate(None)[0].parent
     folder = resolve(source)
-    origin = str(source) if str(source).startswith(HUB_PREFIX) else folder.resolve().name
-    return _wrap(AutoencoderFAE.from_pretrained(folder), origin, licence(folder))
+    return _wrap(AutoencoderFAE.from_pretrained(folder), source_name(source), licence(folder))
 
 
 def _wrap(model: AutoencoderFAE, origin: str, terms: str) -> FAETokenizer:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .. import official
-from ..loading import CONFIG, HUB_PREFIX, misfit, read_json, shapes
+from ..loading import CONFIG, HUB_PREFIX, misfit, read_json, shapes, source_name
 from .base import RANDOM, TokenizerInfo, count_parameters
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "tokenizers"
@@ -56,9 +56,7 @@ class Published:
     def locate(self, source: str | os.PathLike | None) -> tuple[Path, str]:
         """The file that a source means and, for people, where it is from. ValueError when there is none."""
         if source is not None:
-            path = official.locate(source, self.file)
-            is_hub = str(source).startswith(HUB_PREFIX)
-            return path, str(source) if is_hub else Path(source).resolve().name
+            return official.locate(source, self.file), source_name(source)
         path = self.find()
         if path is None:
             fetch = f'write "{HUB_PREFIX}{self.hub_id}" to fetch them, ' if self.hub_id else ""

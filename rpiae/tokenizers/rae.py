@@ -88,6 +88,8 @@ class RAE:
         name = self.PUBLISHED.name
         weights = {todays_name(one): tensor for one, tensor in read_weights(path).items()}
         shape = tuple(weights[STATISTICS].shape) if STATISTICS in weights else (1,)
+        if not _for_each(shape, self.PUBLISHED.latent_shape):
+            raise ValueError(f"{path.name} does not fit the {name} tokenizer: its statistics are of shape {shape}")
         model = empty(partial(self.build, shape))
         positions = weights.pop(POSITIONS, None)
         if positions is not None and not _alike(positions, model.decoder.decoder_pos_embed):
@@ -101,6 +103,11 @@ def todays_name(name: str) -> str:
     for old, new in table.items():
         name = name.replace(old, new)
     return name
+
+
+def _for_each(statistics: tuple[int, ...], latent: tuple[int, int, int]) -> bool:
+    """Whether statistics are one number, one for each channel, or one for each number of a latent (C, h, w)."""
+    return statistics in ((1,), (), (latent[0], 1, 1), latent, (1, latent[0], 1, 1), (1, *latent))
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..autoencoder import AutoencoderRPiAE
-from ..loading import CONFIG, HUB_PREFIX, read_json, resolve
+from ..loading import CONFIG, read_json, resolve, source_name
 from ..official import is_official
 from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
 
@@ -31,8 +31,7 @@ def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
     """From a folder, "hf:org/name", the authors' .pt, "random" (of the bundled checkpoint's sizes) or, without a
     source, the bundled checkpoint. Raises ValueError for what is missing, damaged or foreign."""
     if source not in (None, RANDOM) and is_official(source):
-        name = str(source) if str(source).startswith(HUB_PREFIX) else Path(source).name
-        return wrap(AutoencoderRPiAE.from_official(source), name, "not stated")
+        return wrap(AutoencoderRPiAE.from_official(source), source_name(source), "not stated")
     if source == RANDOM or source is None:
         folder = find()
         if folder is None:
@@ -45,8 +44,7 @@ def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
     if source == RANDOM:
         model, origin = _with_random_weights(home), "random weights"
     else:
-        model = AutoencoderRPiAE.from_pretrained(home)
-        origin = str(source) if str(source).startswith(HUB_PREFIX) else folder.resolve().name
+        model, origin = AutoencoderRPiAE.from_pretrained(home), source_name(source or folder)
     return wrap(model, origin, licence(folder))
 
 

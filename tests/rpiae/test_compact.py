@@ -96,6 +96,7 @@ def test_by_name_from_the_assets(codebook, x, tmp_path, monkeypatch):
             torch.testing.assert_close(found.decode(found.encode(x)), model(x).clamp(0, 1))
     assert load("compact-sd-vae").info.licence == "cc-by-sa-4.0"
     alone = load("compact-sd-vae", tmp_path / "compact-sd-vae" / "vae")  # a result of training, in no pipeline's folder
+    assert alone.info.source == "vae" and load("compact-sd-vae").info.source == "compact, trained here for the study"
     assert alone.info.latent_shape == (4, 4, 4) and own_model(alone, tmp_path / "compact-sd-vae" / "vae") is None
     with pytest.raises(ValueError, match="no compact tokenizer 'compact-rae'.*compact-sd-vae, compact-vqgan"):
         load("compact-rae")

@@ -127,6 +127,8 @@ def test_a_folder_that_does_not_fit_is_refused(old_folder):
     refused(weights | {"encoder.layernorm.weight": torch.ones(WIDTH)}, "1 unexpected", "encoder.layernorm.weight")
     refused(weights | {"_latents_std": torch.ones(3)}, "of another shape", "_latents_std")
     refused(weights | {"decoder.decoder_pos_embed": torch.zeros(1, 257, 32)}, "decoder_pos_embed")
+    larger = {name: torch.ones(WIDTH, 32, 32) for name in ("_latents_mean", "_latents_std")}  # of pictures of 512 px
+    refused(weights | larger, "statistics", "32, 32")
     table = rae.SMALL.build().decoder.decoder_pos_embed.clone()
     save_file(weights | {"decoder.decoder_pos_embed": table}, path)
     load("rae-s", old_folder)
