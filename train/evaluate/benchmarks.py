@@ -1,6 +1,7 @@
 """What GenEval, DPG-Bench and GEdit-Bench ask for, and where their scorers look for it."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,8 @@ from .painting import Item
 
 PICTURES = 4  # a prompt, in GenEval and DPG-Bench
 LANGUAGES = ("en", "cn")
+# What a long prompt loses from its end: a word, 20 characters of a longer one, or one where words are not spaced.
+PART = re.compile(r"\s*(?:[^\s\u2e80-\U0010ffff]{1,20}|\S)")
 
 
 def geneval(prompts: Path, out: Path, pictures: int = PICTURES) -> list[Item]:
@@ -59,16 +62,18 @@ def gedit(dataset: str, out: Path, model: str, languages: Sequence[str] = LANGUA
 
 
 def shortened(items: list[Item], encoder: TextEncoder) -> tuple[list[Item], int]:
-    """The items with prompts that the text encoder can read whole, without their last words; and how many lost some."""
-    result, count = [], 0
-    for item in items:
-        words = item.prompt.split()
-        while encoder.count_tokens(" ".join(words)) > encoder.config.max_tokens:
-            words.pop()
-        is_long = len(words) < len(item.prompt.split())
-        result.append(replace(item, prompt=" ".join(words)) if is_long else item)
-        count += is_long
-    return result, count
+    """The items with prompts that the text encoder can read whole, without their ends; and how many lost theirs."""
+    result = [replace(item, prompt=_beginning(item.prompt, encoder)) for item in items]
+    return result, sum(one.prompt != item.prompt for one, item in zip(result, items, strict=True))
+
+
+def _beginning(prompt: str, encoder: TextEncoder) -> str:
+    """As much of a prompt as fits, and never nothing."""
+    text, parts = prompt, PART.findall(prompt)
+    while encoder.count_tokens(text) > encoder.config.max_tokens and len(parts) > 1:
+        parts.pop()
+        text = "".join(parts).strip()
+    return text
 
 
 def _lines(file: Path) -> list[str]:

@@ -12,6 +12,7 @@ to what made them: `painting`.
 import argparse
 import hashlib
 import json
+import shlex
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,18 +53,23 @@ def main(arguments: list[str]) -> None:
         claim(folder, identity)
     state.wait_for_everyone()
     check(folder, identity)
+    scoring, packed = _next(options, out, pipe.vae.config.image_size), beside(folder, ".npz")
+    if by_class and packed.is_file():  # whole, or it would not be there; the pictures themselves may be gone
+        if state.is_main_process:
+            print(f"{packed} is there, of these very settings: nothing is painted. {scoring}")
+        return
     items, shorter = (items, 0) if by_class else shortened(items, pipe.text_encoder)
     own = items[state.process_index :: state.num_processes]
     paint_all(own, paint, folder, options.seed, options.batch, shown=state.is_main_process)
     state.wait_for_everyone()
     if state.is_main_process:
         tidy(folder)
-        if by_class and not beside(folder, ".npz").is_file():
-            archive(items, beside(folder, ".npz"))
+        if by_class:
+            archive(items, packed)
         if shorter:
             slots = pipe.text_encoder.config.max_tokens
-            print(f"{shorter} of {len(items)} prompts lost their last words: this model reads {slots} word pieces.")
-        print(f"{len(items)} files in {options.out}. {SCORERS[options.benchmark].format(**vars(options))}")
+            print(f"{shorter} of {len(items)} prompts lost their ends: this model reads {slots} word pieces.")
+        print(f"{len(items)} files in {out}. {scoring}")
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -119,12 +125,25 @@ def _items(options: argparse.Namespace, out: Path, pipe: RPiAEPipeline | ClassCo
 
 # What to run next: in a checkout of the benchmark, for classes here.
 SCORERS = {
-    "geneval": "Score them with: python evaluation/evaluate_images.py {out} --outfile results.jsonl --model-path "
-    "DETECTOR && python evaluation/summary_scores.py results.jsonl",
-    "dpg": "Score them with: bash dpg_bench/dist_eval.sh {out} R, R being a picture's side (half of a grid's).",
-    "gedit": "Score them with: python test_gedit_score.py --model_name {model} --save_path {out} --backbone gpt4o",
-    "classes": "Measure them with: python -m train measure-samples {out}.npz VIRTUAL_imagenet256_labeled.npz",
+    "geneval": """Score them with:
+  python evaluation/evaluate_images.py {out} --outfile results.jsonl --model-path DETECTOR
+  python evaluation/summary_scores.py results.jsonl""",
+    "dpg": """Score them with:
+  bash dpg_bench/dist_eval.sh {out} {side}
+Its results land among the pictures and spoil a second run, unless it is given --res-path: docs/evaluation.md.""",
+    "gedit": """Score them, after what docs/evaluation.md says of the two scripts, with:
+  python test_gedit_score.py --model_name {model} --save_path {out} --backbone gpt4o
+  python calculate_statistics.py --model_name {model} --save_path {out} --backbone gpt4o --language en  # or zh""",
+    "classes": """Measure them with:
+  python -m train measure-samples {archive} VIRTUAL_imagenet256_labeled.npz""",
 }
+
+
+def _next(options: argparse.Namespace, out: Path, side: int) -> str:
+    """The commands that score what was made; `side`: of one picture."""
+    names = {"out": out, "archive": beside(out, ".npz"), "model": getattr(options, "model", "")}
+    quoted = {name: shlex.quote(str(value)) for name, value in names.items()}
+    return SCORERS[options.benchmark].format(**quoted, side=side)
 
 
 def _parser() -> argparse.ArgumentParser:

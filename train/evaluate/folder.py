@@ -7,7 +7,6 @@ measured; PSNR and SSIM are means over pictures.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,12 @@ from rpiae.tokenizers import NAMES, Tokenizer, load
 
 from ..data.crop import adm_center_crop
 from ..runtime import device
-from .features import SPACES, Features, FeatureSpace, joined, open_space
+from . import features, results
+from .features import Features, FeatureSpace, joined
 from .frechet import frechet_distance, statistics
 
+# Rows alike in these are of one measurement, and the later one counts.
+QUESTION = ("asked for", "folder", "image size", "pictures", "feature space", "lpips net")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -39,7 +41,7 @@ class PictureFolder(Dataset):
         found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in ENDINGS)
         if not found:
             raise ValueError(f"the folder {str(folder)!r} holds no pictures ({', '.join(ENDINGS)})")
-        self.paths, self.size = found[:limit], size
+        self.folder, self.paths, self.size = Path(folder).resolve(), found[:limit], size
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -84,7 +86,8 @@ def measure(
                 made.append(space(reconstruction))
             bar.update(len(original))
     info = tokenizer.info
-    row = {"tokenizer": info.name, "source": info.source, "image size": pictures.size, "pictures": len(pictures)}
+    row = {"tokenizer": info.name, "source": info.source, "folder": str(pictures.folder)}
+    row |= {"image size": pictures.size, "pictures": len(pictures)}
     row |= {name: float(np.mean(numbers)) if numbers else None for name, numbers in values.items()}
     row |= {"lpips net": lpips, "lpips missing": missing, "feature space": space.name if space else None, "rfid": None}
     if space is not None:
@@ -122,21 +125,42 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--tokenizer", action="append", required=True, help=f"one of {', '.join(NAMES)}, or NAME=SOURCE; repeatable"
     )
-    parser.add_argument("--features", default="inception", choices=[*SPACES, "none"], help="for the rFID")
-    parser.add_argument("--inception", type=Path, help="Inception's weights file")
+    features.add_options(parser, "none")
     parser.add_argument("--lpips", default="vgg", choices=list(metrics.LPIPS_BACKBONES))
     parser.add_argument("--limit", type=int, help="only the first pictures")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", type=int, default=0, help="processes that read pictures")
     parser.add_argument("--out", type=Path, help="write the rows there as JSON too")
     options = parser.parse_args(arguments)
-    space = None if options.features == "none" else open_space(options.features, options.inception, device())
+    _measure_all(options)
+
+
+def _measure_all(options: argparse.Namespace) -> None:
+    """The tokenizers one after the other. Mistakes show before the first is measured, and what was measured is shown
+    and kept whatever happens to a later one."""
+    before = []
+    if options.out:
+        results.make_room(options.out)
+        before = results.read(options.out)
+    space = None if options.features == "none" else features.asked_for(options)
+    PictureFolder(options.folder, size=1)
+    for entry in options.tokenizer[1:]:  # the first shows its own at once
+        _load(entry)
     rows = []
-    for entry in options.tokenizer:
-        name, _, source = entry.partition("=")
-        tokenizer = load(name, source or None).to(device())
-        pictures = PictureFolder(options.folder, tokenizer.info.image_size, options.limit)
-        rows.append(measure(tokenizer, pictures, space, options.batch, options.workers, options.lpips))
-        if options.out:  # after each: a later one may fail
-            options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(markdown(rows))
+    try:
+        for entry in options.tokenizer:
+            tokenizer = _load(entry).to(device())
+            pictures = PictureFolder(options.folder, tokenizer.info.image_size, options.limit)
+            row = measure(tokenizer, pictures, space, options.batch, options.workers, options.lpips)
+            rows.append({"asked for": entry} | row)
+            if options.out:
+                results.write(options.out, results.renewed(before, rows, QUESTION))
+    finally:
+        if rows:
+            print(markdown(rows))
+
+
+def _load(entry: str) -> Tokenizer:
+    """By its name, or NAME=SOURCE."""
+    name, _, source = entry.partition("=")
+    return load(name, source or None)

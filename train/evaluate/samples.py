@@ -8,7 +8,6 @@ both, as ADM's have it.
 """
 
 import argparse
-import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from ..runtime import device
-from .features import SPACES, FeatureSpace, collect, open_space
+from . import features, results
+from .features import FeatureSpace, collect
 from .folder import PictureFolder
 from .frechet import Statistics, frechet_distance, inception_score, precision_recall, statistics
 
 PICTURES = "arr_0"
 STATISTICS = (("mu", "sigma"), ("mu_s", "sigma_s"))  # of pooled features, of spatial ones
+ARRAY_BEGINS, ZIP_BEGINS = b"\x93NUMPY", b"PK"  # files of one array, and archives of several
 PROTOCOL = 50_000  # pictures of a published number
 
 
@@ -35,6 +35,7 @@ class PictureArchive:
 
     def __init__(self, path: Path, batch: int):
         self.path, self.batch = Path(path), batch
+        check_archive(self.path)
         with self._open() as stream:
             self.shape, self.dtype = self._header(stream)
         if self.dtype != np.uint8 or len(self.shape) != 4 or self.shape[-1] != 3:
@@ -61,7 +62,7 @@ class PictureArchive:
         try:
             return zipfile.ZipFile(self.path).open(f"{PICTURES}.npy")
         except (OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{self.path.name} is no .npz file, or damaged") from error
+            raise ValueError(f"{self.path.name} is damaged ({error})") from error
         except KeyError:
             raise ValueError(f"{self.path.name} holds no pictures ({PICTURES})") from None
 
@@ -71,6 +72,23 @@ class PictureArchive:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
         return shape, dtype
+
+
+def check_archive(path: Path) -> None:
+    """ValueError for what is no whole .npz file, each kind in its own words."""
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder, wanted is an .npz file")
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    if zipfile.is_zipfile(path):
+        return
+    with open(path, "rb") as stream:
+        begins = stream.read(len(ARRAY_BEGINS))
+    if begins == ARRAY_BEGINS:
+        raise ValueError(f"{path.name} is an .npy file, one array without a name; wanted is an .npz (numpy.savez)")
+    if begins.startswith(ZIP_BEGINS):
+        raise ValueError(f"{path.name} is cut off or damaged; fetch or make it again")
+    raise ValueError(f"{path.name} is no .npz file")
 
 
 def open_samples(source: Path, batch: int) -> tuple[Iterator[Tensor], int]:
@@ -108,6 +126,7 @@ class Reference:
 
 
 def open_reference(path: Path) -> Reference:
+    check_archive(Path(path))
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)
@@ -116,7 +135,7 @@ def open_reference(path: Path) -> Reference:
                 for pair in STATISTICS
             )
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"the reference {Path(path).name} is no .npz file, or damaged") from error
+        raise ValueError(f"the reference {Path(path).name} is damaged ({error})") from error
     if known is None and PICTURES not in names:
         raise ValueError(f"the reference {Path(path).name} holds neither mu and sigma nor {PICTURES}")
     return Reference(Path(path), known, PICTURES in names, spatial)
@@ -130,33 +149,48 @@ def measure(samples: Path, reference: Path, space: FeatureSpace, stored: bool = 
         raise ValueError(
             f"{real.path.name} has statistics of Inception's features only; {space.name} needs its pictures"
         )
+    pictures = PictureArchive(reference, batch) if real.has_pictures else None
     batches, count = open_samples(samples, batch)
     made = collect(space, batches, count, "samples")
     row = {"feature space": space.name, "samples": count}
-    row["inception score"], row["inception score std"] = inception_score(made.logits)
-    row["precision"] = row["recall"] = None
-    if real.has_pictures:
-        archive = PictureArchive(reference, batch)
-        theirs = collect(space, archive, len(archive), "reference")
+    row |= {"reference": real.path.name, "reference pictures": len(pictures) if pictures else None}
+    row |= dict.fromkeys(("inception score", "inception score std", "precision", "recall", "sfid", "sfid against"))
+    row["gfid against"] = "statistics" if known else "pictures"
+    if made.logits is not None:
+        row["inception score"], row["inception score std"] = inception_score(made.logits)
+    if made.spatial is not None and (spatial or pictures):
+        row["sfid against"] = "statistics" if spatial else "pictures"
+    if pictures:
+        theirs = collect(space, pictures, len(pictures), "reference")
         row["precision"], row["recall"] = precision_recall(made.pooled, theirs.pooled)
         known = known or statistics(theirs.pooled)
         if theirs.spatial is not None:
             spatial = spatial or statistics(theirs.spatial)
     row["gfid"] = frechet_distance(statistics(made.pooled), known)
-    row["sfid"] = None
-    if made.spatial is not None and spatial is not None:
+    if row["sfid against"]:
         row["sfid"] = frechet_distance(statistics(made.spatial), spatial)
     return row
 
 
 def markdown(row: dict) -> str:
-    head = ["samples", "feature space", "gFID", "sFID", "IS", "precision", "recall"]
-    sfid, *shares = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("sfid", "precision", "recall")]
-    cells = [str(row["samples"]), row["feature space"], f"{row['gfid']:.3f}", sfid, f"{row['inception score']:.1f}"]
-    cells += shares
+    head = ["samples", "reference", "feature space", "gFID", "sFID", "IS", "precision", "recall"]
+    forms = {"gfid": ".3f", "sfid": ".3f", "inception score": ".1f", "precision": ".3f", "recall": ".3f"}
+    cells = [str(row["samples"]), row["reference"], row["feature space"]]
+    cells += ["-" if row[name] is None else format(row[name], form) for name, form in forms.items()]
     lines = ["| " + " | ".join(line) + " |" for line in (head, ["---:"] * len(head), cells)]
-    note = "" if row["samples"] == PROTOCOL else f"\n\nPublished numbers are of {PROTOCOL:,} samples; fewer raise gFID."
-    return "\n".join(lines) + note
+    notes = [_against(row)]
+    if row["samples"] != PROTOCOL:
+        notes.append(f"Published numbers are of {PROTOCOL:,} samples; fewer raise gFID.")
+    return "\n\n".join(["\n".join(lines), *notes])
+
+
+def _against(row: dict) -> str:
+    """What of the reference each number is against: its statistics may be of more pictures than it holds."""
+    sides = {"gFID": row["gfid against"], "sFID": row["sfid against"]}
+    sides |= dict.fromkeys(("precision", "recall"), "pictures" if row["reference pictures"] else None)
+    told = {"statistics": "the reference's own statistics", "pictures": f"its {row['reference pictures']} pictures"}
+    found = {one: [name for name, side in sides.items() if side == one] for one in told}
+    return "; ".join(f"{', '.join(names)}: against {told[one]}" for one, names in found.items() if names) + "."
 
 
 def main(arguments: list[str]) -> None:
@@ -165,14 +199,15 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("samples", type=Path, help="an .npz with arr_0, or a folder of pictures")
     parser.add_argument("reference", type=Path, help="an .npz with mu and sigma, arr_0, or both")
-    parser.add_argument("--features", default="inception", choices=SPACES)
-    parser.add_argument("--inception", type=Path, help="Inception's weights file")
+    features.add_options(parser)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--out", type=Path, help="write the row there as JSON too")
     options = parser.parse_args(arguments)
-    space = open_space(options.features, options.inception, device())
-    is_inception = options.features == "inception"
-    row = measure(options.samples, options.reference, space, stored=is_inception, batch=options.batch)
     if options.out:
-        options.out.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        results.make_room(options.out)
+    is_inception = options.features == "inception"  # references' statistics are of its features
+    space = features.asked_for(options)
+    row = measure(options.samples, options.reference, space, stored=is_inception, batch=options.batch)
     print(markdown(row))
+    if options.out:
+        results.write(options.out, row)

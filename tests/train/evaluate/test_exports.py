@@ -144,6 +144,33 @@ def test_gedit_as_its_test_gedit_score_reads_it(gedit_folder, tmp_path):
     assert [item.prompt for item in only] == ["make it blue", "add a cat"]
 
 
+def test_command_edits_by_a_long_chinese_instruction(gedit_folder, smoke_checkpoint, tmp_path, capsys):
+    import datasets
+
+    rows = datasets.load_from_disk(str(gedit_folder[0]))
+    rows = rows.map(lambda row: {"instruction": CHINESE} if row["instruction_language"] == "cn" else {})
+    rows.save_to_disk(tmp_path / "long")
+    out = tmp_path / "my out"
+    arguments = ["export", "gedit", str(tmp_path / "long"), str(out), "--checkpoint", str(smoke_checkpoint)]
+    assert main([*arguments, "--language", "cn", "--steps", "1"]) == 0
+    assert sorted(pixels(out)) == [f"rpiae/fullset/color_alter/cn/c3{end}.png" for end in ("", "_SRCIMG")]
+    shown = capsys.readouterr().out
+    assert "1 of 1 prompts lost their ends: this model reads 64 word pieces." in shown
+    common = f"--model_name rpiae --save_path '{out}' --backbone gpt4o"
+    assert f"\n  python test_gedit_score.py {common}\n" in shown
+    assert f"\n  python calculate_statistics.py {common} --language en  # or zh\n" in shown
+
+
+def test_command_tells_dpgs_scorer_a_pictures_side(dpg_prompts, smoke_checkpoint, tmp_path, capsys):
+    (dpg_prompts / "partiprompts1.txt").unlink()
+    out = tmp_path / "dpg"
+    arguments = ["export", "dpg", str(dpg_prompts), str(out), "--checkpoint", str(smoke_checkpoint)]
+    assert main([*arguments, "--steps", "1"]) == 0
+    [sheet] = pixels(out).values()
+    shown = capsys.readouterr().out
+    assert f"\n  bash dpg_bench/dist_eval.sh {out} {len(sheet) // 2}\n" in shown and "--res-path" in shown
+
+
 # --- repeated, in parts, one by one --------------------------------------------------------------------------
 
 
@@ -202,6 +229,22 @@ def test_long_prompts_are_shortened_to_what_the_model_reads(smoke_checkpoint, dp
         and items[0].prompt.startswith("A long text about")
     )
     assert encoder.config.max_tokens - 2 <= encoder.count_tokens(items[-1].prompt) <= encoder.config.max_tokens
+
+
+CHINESE = "把背景改成一片金色的沙漠，" * 6  # 78 characters and not one space
+
+
+def test_what_is_not_spaced_is_shortened_inside(smoke_checkpoint, tmp_path):
+    encoder = RPiAEPipeline.from_pretrained(smoke_checkpoint).text_encoder
+    slots = encoder.config.max_tokens
+    prompts = [CHINESE, f"请 {CHINESE}", "ab1" * 33, "short", ""]
+    items = [painting.Item(tmp_path / f"{index}.png", "", one, (0,)) for index, one in enumerate(prompts)]
+    made, cut = shortened(items, encoder)
+    chinese, spaced, endless, *others = (item.prompt for item in made)
+    assert cut == 3 and others == ["short", ""]
+    assert CHINESE.startswith(chinese) and prompts[1].startswith(spaced)
+    assert encoder.count_tokens(chinese) == encoder.count_tokens(spaced) == slots  # as much as goes in
+    assert prompts[2].startswith(endless) and slots - 20 <= encoder.count_tokens(endless) <= slots
 
 
 def test_command_draws_with_a_checkpoint(smoke_checkpoint, geneval_prompts, tmp_path, capsys):
@@ -293,6 +336,14 @@ def test_command_draws_classes_into_an_archive(ten_classes, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classes", "classes.export.json", "classes.npz"]
     assert main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == times
+    capsys.readouterr()
+    shutil.rmtree(out)  # the archive is what counts
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "classes.npz is there, of these very settings: nothing is painted" in shown
+    assert f"measure-samples {out}.npz" in shown and not out.exists()
+    assert main([*arguments, "--seed", "1"]) == 2
+    assert "another export (not the same: labels, seed)" in capsys.readouterr().err
 
 
 def test_an_archive_is_whole_or_not_there(tmp_path):

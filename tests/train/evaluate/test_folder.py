@@ -119,6 +119,53 @@ def test_command_measures_a_tokenizer(folder, smoke_checkpoint, tmp_path, capsys
     assert "EfficientNet-Lite0" in shown and smoke_checkpoint.name in shown
 
 
+def test_a_mistake_about_the_last_shows_before_the_first_is_measured(folder, smoke_checkpoint, tmp_path, capsys):
+    first = ["measure-reconstruction", str(folder), "--features", "none", "--tokenizer", f"rpiae={smoke_checkpoint}"]
+    out, there = tmp_path / "rows.json", tmp_path / "there.json"
+    there.write_text("[1]")
+    for arguments, words in (
+        (["--tokenizer", "sdvae", "--out", str(out)], "no tokenizer 'sdvae'"),
+        (["--tokenizer", f"rpiae={tmp_path / 'nowhere'}", "--out", str(out)], "no checkpoint folder"),
+        (["--out", str(folder)], "is a folder, wanted is a file"),
+        (["--out", str(there / "rows.json")], "cannot be made"),
+        (["--out", str(there)], "holds no rows of a table"),
+    ):
+        assert main([*first, *arguments]) == 2
+        shown = capsys.readouterr()
+        assert words in shown.err and shown.out == "" and not out.exists()
+    assert there.read_text() == "[1]"
+
+
+def test_rows_of_earlier_runs_stay(folder, smoke_checkpoint, tmp_path, capsys):
+    out, arguments = tmp_path / "made" / "rows.json", ["measure-reconstruction", str(folder), "--features", "none"]
+    arguments += ["--tokenizer", f"rpiae={smoke_checkpoint}", "--out", str(out)]
+    assert main([*arguments, "--limit", "1"]) == 0
+    [first] = json.loads(out.read_text())
+    assert first["folder"] == str(folder)
+    other = first | {"tokenizer": "other", "asked for": "other"}
+    out.write_text(json.dumps([first | {"psnr": 0}, other]))
+    assert main([*arguments, "--limit", "1"]) == 0
+    assert json.loads(out.read_text()) == [other, first]  # the same question, answered anew
+    assert main([*arguments, "--limit", "2"]) == 0
+    assert [row["pictures"] for row in json.loads(out.read_text())] == [1, 1, 2]
+
+
+def test_what_was_measured_is_shown_though_a_later_one_fails(folder, smoke_checkpoint, tmp_path, capsys, monkeypatch):
+    measured = []
+
+    def once(*arguments):
+        measured.append(measure(*arguments))
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return measured[0]
+
+    monkeypatch.setattr("train.evaluate.folder.measure", once)
+    arguments = ["measure-reconstruction", str(folder), "--features", "none", "--limit", "1"]
+    with pytest.raises(KeyboardInterrupt):
+        main([*arguments, *2 * ["--tokenizer", f"rpiae={smoke_checkpoint}"]])
+    assert capsys.readouterr().out.count("| rpiae |") == 1
+
+
 def test_mistakes_are_told(folder, tmp_path, capsys):
     with pytest.raises(ValueError, match="there is no folder"):
         PictureFolder(tmp_path / "none", SIDE)

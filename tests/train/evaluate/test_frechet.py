@@ -1,5 +1,7 @@
 """Fréchet distance against closed forms and torch-fidelity, precision and recall against every pair looked at."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,12 @@ from torch import nn
 from torch_fidelity import metric_fid
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchmetrics.image.fid import _compute_fid
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import normalize, resize, to_pil_image, to_tensor
+from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-from train.evaluate.features import Inception, collect, open_space
+from train.__main__ import main
+from train.evaluate.features import DINOv2, Inception, collect, open_space
 from train.evaluate.frechet import Statistics, frechet_distance, inception_score, precision_recall, statistics
 
 
@@ -131,7 +137,7 @@ def test_inception_says_what_is_missing_or_wrong(tmp_path, monkeypatch):
         torch.save(content, tmp_path / "mine.pth")
         with pytest.raises(ValueError, match=words):
             Inception(tmp_path / "mine.pth")
-    with pytest.raises(ValueError, match="inception, efficientnet-lite0"):
+    with pytest.raises(ValueError, match="inception, efficientnet-lite0, dinov2"):
         open_space("vgg")
 
 
@@ -144,3 +150,86 @@ def test_offline_space_tells_pictures_apart():
     assert (features.pooled[0] - features.pooled[1]).abs().max() > 0.01
     x = nn.functional.interpolate(pictures / 127.5 - 1, (224, 224), mode="bilinear", antialias=True)
     assert torch.allclose(space.network(x), features.logits, atol=1e-3)
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 70, "patch_size": 14}
+
+
+@pytest.fixture(scope="module")
+def dinov2_folder(tmp_path_factory):
+    """A small DINOv2 with random weights, as transformers saves it."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("dinov2") / "dinov2-small"
+    Dinov2Model(Dinov2Config(**SMALL)).save_pretrained(folder)
+    return folder
+
+
+def random_pictures(count, side):
+    return torch.randint(0, 256, (count, 3, side, side), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def test_dinov2s_features_are_transformers_pooled_output(dinov2_folder):
+    space, network = open_space("dinov2", str(dinov2_folder)), Dinov2Model.from_pretrained(dinov2_folder).eval()
+
+    def pooled(x):
+        with torch.no_grad():
+            return network(normalize(x, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))).pooler_output
+
+    assert space.name == "DINOv2 (dinov2-small), class token, 224 px bicubic"
+    exact = random_pictures(3, 224)
+    found = collect(space, exact.split(2), 3, "")
+    assert found.pooled.shape == (3, 32) and found.logits is None and found.spatial is None
+    torch.testing.assert_close(found.pooled, pooled(exact / 255), atol=1e-5, rtol=1e-4)
+    assert (found.pooled[0] - found.pooled[1]).abs().max() > 0.01
+    # Larger ones: as the authors resize, with Pillow, but for its rounding and clamping.
+    larger = random_pictures(3, 32).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    theirs = [resize(to_pil_image(one), [224, 224], InterpolationMode.BICUBIC) for one in larger]
+    distance = (space(larger).pooled - pooled(torch.stack([to_tensor(one) for one in theirs]))).abs().max()
+    assert distance < 0.1 * (space(larger[:1]).pooled - space(larger[1:2]).pooled).abs().max()
+
+
+def test_commands_measure_with_dinov2(dinov2_folder, smoke_checkpoint, tmp_path, capsys):
+    array = random_pictures(12, 32).permute(0, 2, 3, 1).numpy()
+    real = {"arr_0": array[6:], "mu": np.zeros(2048), "sigma": np.eye(2048)}  # which are Inception's
+    np.savez(tmp_path / "made.npz", array[:6])
+    np.savez(tmp_path / "real.npz", **real)
+    dinov2 = ["--features", "dinov2", "--dinov2", str(dinov2_folder), "--out", str(tmp_path / "rows.json")]
+    assert main(["measure-samples", str(tmp_path / "made.npz"), str(tmp_path / "real.npz"), *dinov2]) == 0
+    row = json.loads((tmp_path / "rows.json").read_text())
+    space = open_space("dinov2", dinov2_folder)
+    sides = (statistics(space(torch.from_numpy(one).movedim(-1, 1)).pooled) for one in (array[:6], array[6:]))
+    assert row["gfid"] == pytest.approx(frechet_distance(*sides), rel=1e-3) and row["gfid"] > 0
+    assert row["inception score"] is None and row["recall"] is not None
+    shown = capsys.readouterr().out
+    assert "| DINOv2 (dinov2-small), class token, 224 px bicubic |" in shown and "against its 6 pictures" in shown
+    (tmp_path / "rows.json").unlink()
+    (tmp_path / "pictures").mkdir()
+    for index in range(2):
+        to_pil_image(random_pictures(2, 40)[index]).save(tmp_path / "pictures" / f"{index}.png")
+    tokenizer = ["--tokenizer", f"rpiae={smoke_checkpoint}"]
+    assert main(["measure-reconstruction", str(tmp_path / "pictures"), *tokenizer, *dinov2]) == 0
+    assert "rFID (DINOv2 (dinov2-small), class token, 224 px bicubic)" in capsys.readouterr().out
+
+
+def test_dinov2_says_what_is_missing_or_wrong(dinov2_folder, tmp_path):
+    with pytest.raises(ValueError, match="--dinov2 hf:facebook/dinov2-large"):
+        open_space("dinov2")
+    with pytest.raises(ValueError, match="no checkpoint folder .*nowhere"):
+        DINOv2(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="is not a DINOv2: config.json is missing"):
+        DINOv2(tmp_path)
+    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**SMALL)).save_pretrained(tmp_path / "registers")
+    with pytest.raises(ValueError, match="registers holds a dinov2_with_registers, wanted is a dinov2 "):
+        DINOv2(tmp_path / "registers")
+    small = Dinov2Model.from_pretrained(dinov2_folder)
+    weights = {name: one for name, one in small.state_dict().items() if not name.startswith("layernorm")}
+    small.save_pretrained(tmp_path / "part", state_dict=weights)
+    with pytest.raises(ValueError, match="part is no whole DINOv2: layernorm.bias, layernorm.weight missing"):
+        DINOv2(tmp_path / "part")
+    for content in (b"", (dinov2_folder / "model.safetensors").read_bytes()[:-100]):
+        (tmp_path / "part" / "model.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match="part holds no DINOv2 that can be loaded"):
+            DINOv2(tmp_path / "part")
+    (tmp_path / "part" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="part holds no DINOv2 that can be loaded"):
+        DINOv2(tmp_path / "part")

@@ -66,9 +66,16 @@ def test_numbers_against_pictures_and_against_statistics(tmp_path):
     assert both["precision"] == row["precision"] and both["inception score"] == row["inception score"]
     own = samples.measure(tmp_path / "made.npz", tmp_path / "both.npz", Corner(), stored=False)
     assert own["gfid"] == pytest.approx(row["gfid"])
+    # Which of the two a number is against is said.
+    assert both["reference"] == "both.npz" and both["reference pictures"] == 30
+    table = samples.markdown(both)
+    assert "gFID: against the reference's own statistics; precision, recall: against its 30 pictures." in table
+    assert "\ngFID, precision, recall: against its 30 pictures." in samples.markdown(own) and "| both.npz |" in table
     np.savez(tmp_path / "statistics.npz", mu=known.mean, sigma=known.covariance)
     only = samples.measure(tmp_path / "made.npz", tmp_path / "statistics.npz", Corner())
     assert only["gfid"] == both["gfid"] and only["precision"] is None
+    assert only["reference pictures"] is None
+    assert "\ngFID: against the reference's own statistics.\n" in samples.markdown(only)
     assert "| corner |" in samples.markdown(only) and "50,000" in samples.markdown(only)
     with pytest.raises(ValueError, match="Inception's features only; corner needs"):
         samples.measure(tmp_path / "made.npz", tmp_path / "statistics.npz", Corner(), stored=False)
@@ -90,6 +97,7 @@ def test_spatial_distance_where_there_are_spatial_features(tmp_path):
     np.savez(tmp_path / "both.npz", arr_0=real, **names)
     stored = samples.measure(tmp_path / "made.npz", tmp_path / "both.npz", Corners())
     assert stored["sfid"] == pytest.approx(0, abs=1e-6)
+    assert (row["sfid against"], stored["sfid against"]) == ("pictures", "statistics")
 
 
 def test_a_folder_of_pictures_is_the_same_as_their_archive(tmp_path):
@@ -109,10 +117,14 @@ def test_mistakes_are_told(tmp_path, capsys):
     np.savez(tmp_path / "good.npz", pictures(5, 0))
     data = (tmp_path / "good.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(data[: len(data) // 2])
+    np.save(tmp_path / "array.npy", pictures(5, 0))
+    (tmp_path / "text.npz").write_text("a long story")
     np.savez(tmp_path / "floats.npz", pictures(5, 0) / 255)
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     for name, words in (
-        ("cut.npz", "no .npz file, or damaged"),
+        ("cut.npz", "cut.npz is cut off or damaged"),
+        ("array.npy", "array.npy is an .npy file, one array"),
+        ("text.npz", "text.npz is no .npz file"),
         ("floats.npz", "should hold arr_0 of uint8"),
         ("other.npz", "holds no pictures"),
         ("none.npz", "no file or folder"),
@@ -121,8 +133,15 @@ def test_mistakes_are_told(tmp_path, capsys):
             samples.measure(tmp_path / name, tmp_path / "good.npz", Corner())
     with pytest.raises(ValueError, match="neither mu and sigma nor arr_0"):
         samples.measure(tmp_path / "good.npz", tmp_path / "other.npz", Corner())
-    with pytest.raises(ValueError, match="cut.npz is no .npz"):
-        samples.measure(tmp_path / "good.npz", tmp_path / "cut.npz", Corner())
+    for name, words in (
+        ("cut.npz", "cut.npz is cut off or damaged"),
+        ("array.npy", "array.npy is an .npy file, one array"),
+        ("text.npz", "text.npz is no .npz file"),
+        ("none.npz", "there is no file"),
+        (".", "is a folder, wanted is an .npz"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            samples.open_reference(tmp_path / name)
     arguments = ["measure-samples", str(tmp_path / "good.npz"), str(tmp_path / "good.npz")]
     assert main([*arguments, "--inception", str(tmp_path / "inception.pth")]) == 2
     assert "'inception.pth' is not there" in capsys.readouterr().err
@@ -137,7 +156,27 @@ def test_command_writes_the_row(tmp_path, capsys):
         "--features",
         "efficientnet-lite0",
     ]
-    assert main([*arguments, "--out", str(tmp_path / "row.json")]) == 0
-    row = json.loads((tmp_path / "row.json").read_text())
+    assert main([*arguments, "--out", str(tmp_path / "a.npz" / "row.json")]) == 2
+    shown = capsys.readouterr()
+    assert "cannot be made" in shown.err and not shown.out  # before anything was measured
+    assert main([*arguments, "--out", str(tmp_path / "new" / "row.json")]) == 0
+    row = json.loads((tmp_path / "new" / "row.json").read_text())
     assert row["samples"] == 6 and row["gfid"] == pytest.approx(0, abs=1e-3) and row["precision"] == 1
-    assert "EfficientNet-Lite0" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "EfficientNet-Lite0" in shown and "| a.npz |" in shown and "against its 6 pictures" in shown
+
+
+def test_what_was_measured_is_shown_though_it_cannot_be_written(tmp_path, capsys, monkeypatch):
+    np.savez(tmp_path / "a.npz", pictures(6, 0))
+    out = tmp_path / "row.json"
+
+    def in_the_way(*arguments, **_):
+        out.mkdir()  # since it was looked at
+        return found
+
+    found = samples.measure(tmp_path / "a.npz", tmp_path / "a.npz", Corner())
+    monkeypatch.setattr(samples, "measure", in_the_way)
+    arguments = ["measure-samples", *2 * [str(tmp_path / "a.npz")], "--features", "efficientnet-lite0"]
+    assert main([*arguments, "--out", str(out)]) == 2
+    shown = capsys.readouterr()
+    assert "| corner |" in shown.out and "row.json' was not written" in shown.err
