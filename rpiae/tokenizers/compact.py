@@ -2,8 +2,8 @@
 learned as SD-VAE, VA-VAE, a VQGAN, RAE, FAE or RPiAE do.
 
 They are the study's own: the names of the published tokenizers say whose idea each follows, not whose weights it has.
-Folders `assets/tokenizers/compact-*`, written by `python -m train study CONFIG --export`: a pipeline's, with the
-tokenizer in `vae` and, where there was room for it, the study's generator on its latents beside it
+Folders `assets/tokenizers/compact-*`, written by `python -m train study CONFIG --export`: the tokenizer in `vae`
+and, with `--generators`, the study's generator on its latents beside it, which makes a pipeline's folder
 (`rpiae.tokenizers.drawing`).
 """
 

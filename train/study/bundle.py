@@ -1,5 +1,5 @@
-"""The study's tokenizers and their generators for the Compare tab: float16, in assets/tokenizers/compact-*, within
-limits. Each folder is a pipeline's; where there is no room for a generator it holds the tokenizer alone."""
+"""The study's tokenizers for the Compare tab, and their generators if asked: float16, in assets/tokenizers/compact-*,
+within limits. A folder with a generator is a pipeline's, one without it holds the tokenizer alone."""
 
 import shutil
 from pathlib import Path
@@ -47,24 +47,25 @@ def export(
     study: StudySettings,
     names: list[str],
     folder: Path = published.ASSETS,
+    generators: bool = False,
     limit: int = LIMIT,
     generators_limit: int = GENERATORS_LIMIT,
 ) -> list[Path]:
-    """Write the finished tokenizers of these rows, of the first seed that has one, each with its generator where that
-    is finished too, as many as the limits allow beside those of other rows that are there already.
+    """Write the finished tokenizers of these rows, of the first seed that has one, as many as the limit allows beside
+    those of other rows that are there already; with `generators` each with its own where that is finished and fits.
 
     Returns their folders. ValueError when none of them is finished.
     """
     runs = {name: run for name in ORDER if name in names and (run := _finished(study, name))}
     others = [one for one in folder.glob(f"{COMPACT}*") if one.name.removeprefix(COMPACT) not in runs]
     tokenizers = Room(limit, _bytes(others, f"vae/{WEIGHTS}"))
-    generators = Room(generators_limit, _bytes(others, f"transformer/{WEIGHTS}"))
+    drawing_room = Room(generators_limit, _bytes(others, f"transformer/{WEIGHTS}"))
     written = []
     for name, run in runs.items():
         if not tokenizers.takes(_result(run, ROWS[name].phases[-1].name), name):
             continue
-        drawing = _result(run, "generator")
-        if drawing is not None and not generators.takes(drawing, f"the generator of {name}"):
+        drawing = _result(run, "generator") if generators else None
+        if drawing is not None and not drawing_room.takes(drawing, f"the generator of {name}"):
             drawing = None
         written.append(_write(study, run, drawing, folder / f"{COMPACT}{name}"))
     if not written:

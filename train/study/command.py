@@ -4,7 +4,8 @@
     python -m train study stickers-128 --rows rpiae,rae    # some rows
     python -m train study stickers-128 --dry-run           # parameters, FLOPs, minutes
     python -m train study stickers-128 --table             # table and curves of what is finished
-    python -m train study stickers-128 --export            # finished rows to assets/tokenizers, for Compare
+    python -m train study stickers-128 --export            # finished tokenizers to assets/tokenizers, for Compare
+    python -m train study stickers-128 --export --generators    # with the models that draw on their latents
 
 Rows are done one by one, all with the first seed before any with the second, each written to <results>/rows as it is
 finished; what is there is skipped, what was stopped goes on. `--table` of stickers-128 goes into the README too.
@@ -21,12 +22,10 @@ from ..evaluate.command import README, write_between_markers
 from ..runtime import process_count
 from . import budget, bundle, report
 from .config import StudySettings, load_study
-from .judged import ceiling
 from .rows import chosen
 from .run import RowRun
 from .world import inhabited
 
-logger = logging.getLogger(__name__)
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 IN_README = Path("docs/study/stickers-128")  # whose table the README shows
 
@@ -41,10 +40,13 @@ def main(arguments: list[str]) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print parameters and cost, then stop")
     what.add_argument("--table", action="store_true", help="only write table and curves of what is finished")
-    what.add_argument("--export", action="store_true", help="only write finished rows to assets/tokenizers")
+    what.add_argument("--export", action="store_true", help="only write finished tokenizers to assets/tokenizers")
+    parser.add_argument("--generators", action="store_true", help="with --export: their generators too")
     options = parser.parse_intermixed_args(arguments)
+    if options.generators and not options.export:
+        parser.error("--generators goes with --export")
     names = chosen(options.rows)
-    study = open_study(options.study, options.settings)
+    study = load_study(options.study, options.settings)
     if options.dry_run:
         print(budget.describe(study, names))
     elif options.table:
@@ -52,15 +54,14 @@ def main(arguments: list[str]) -> None:
         if study.results == IN_README and README.is_file():
             write_between_markers(README, text, BEGIN, END)
     elif options.export:
-        for folder in bundle.export(study, names):
+        for folder in bundle.export(study, names, generators=options.generators):
             print(folder)
     else:
-        print(run(study, names))
+        print(run(trainable(study, options.settings), names))
 
 
-def open_study(name: str, settings: list[str]) -> StudySettings:
-    """The study of that name or, on a machine without a GPU, the one that it names for that."""
-    study = load_study(name, settings)
+def trainable(study: StudySettings, settings: list[str]) -> StudySettings:
+    """The study or, on a machine without a GPU, the one that it names for that, with the same overrides."""
     if study.on_cpu is None or torch.cuda.is_available():
         return study
     print(f"No GPU here: {study.on_cpu}, the smaller world, in place of {study.name}.")
@@ -76,8 +77,6 @@ def run(study: StudySettings, names: list[str]) -> str:
         torch.set_num_threads(study.threads)
     _check(study)
     with inhabited(study.world):
-        share = ceiling(study.world, study.measure.ceiling)
-        logger.info("the judge accepts %.0f %% of true pictures at %d px", 100 * share, study.world.side)
         for seed in study.seeds:
             for name in names:
                 RowRun(study, name, seed).run()

@@ -16,6 +16,7 @@ from ..config import (
     read_settings,
     validated,
 )
+from .rows import row_as_written
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 STAGES = ("representation", "tokenizer", "generator")
@@ -68,7 +69,7 @@ class StudySettings(Settings):
     on_cpu: str | None = None
     # States, logs and weights of every stage.
     output: Path
-    # One JSON file a row and seed, the table and the curves.
+    # The frozen representation, one JSON file a row and seed, the table and the curves.
     results: Path
     seeds: tuple[int, ...] = (0, 1)
     threads: int | None = None
@@ -104,7 +105,7 @@ def as_written(recorded: dict[str, Any], others: dict[str, Any], *parts: str) ->
 def settings_of(row: dict[str, Any]) -> dict[str, Any]:
     """The settings in a row's file, as `as_written` has them."""
     recorded = {name: value for name, value in row["settings"].items() if name != "row"}
-    return as_written(recorded, {"output": ".", "results": "."}) | {"row": row["settings"]["row"]}
+    return as_written(recorded, {"output": ".", "results": "."}) | {"row": row_as_written(row["settings"]["row"])}
 
 
 def load_study(name: str, overrides: list[str] | None = None) -> StudySettings:

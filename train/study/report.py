@@ -42,6 +42,8 @@ def read_rows(results: Path) -> dict[str, list[dict]]:
     settings = [settings_of(one) | {"row": None} for some in found.values() for one in some]
     if any(one != settings[0] for one in settings):
         raise ValueError(f"{results} holds rows of different settings; remove those that are not this study's")
+    if len({one.get("representation") for some in found.values() for one in some}) > 1:
+        raise ValueError(f"{results} holds rows from different frozen representations; remove those from another one")
     return {name: sorted(found[name], key=lambda one: one["seed"]) for name in ROWS if name in found}
 
 
@@ -93,8 +95,19 @@ def table(rows: dict[str, list[dict]]) -> str:
         "compares rows here and nothing else. Perceptual: EfficientNet-Lite0 features, see train/perceptual.py. Nouns, "
         "colours, places: linear probes of one token of the latent. Text to image, edits: share that the judge accepts "
         "whole, and of its single checks. Changed pixels: error (rms) where an edit changes the picture.",
+        *_ceiling(rows),
     ]
     return "\n".join(lines)
+
+
+def _ceiling(rows: dict[str, list[dict]]) -> list[str]:
+    """What the judge makes of true pictures, for rows that noted it."""
+    known = [one for some in rows.values() for one in some if "ceiling" in one["numbers"]]
+    if not known:
+        return []
+    share = min(one["numbers"]["ceiling"] for one in known)
+    count = known[0]["settings"]["measure"]["ceiling"]
+    return [f"Of {count} true pictures, seen as small as the models see them, the judge accepts {share:.1%}."]
 
 
 def _span(seeds: list[dict], key: str) -> tuple[float, float]:

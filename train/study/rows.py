@@ -5,15 +5,21 @@ together. Phases say how they differ from the config's `tokenizer` stage, whose 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 EVERYTHING = ("encoder", "bridge", "decoder")
 KL = 1e-3  # as in the bridge stage of train/configs/stickers-256.yaml
 BLIND = {"l1": 0.0, "mse": 0.0, "perceptual": 0.0}  # no loss of pixels
+# What tells readers of a row, and decides none of its numbers.
+LABELS = {"title": "", "idea": "", "ablation": False}
+STRICT = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Phase:
     """One training run of a tokenizer.
 
@@ -29,7 +35,7 @@ class Phase:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Row:
     """One tokenizer.
 
@@ -49,6 +55,18 @@ class Row:
     anchor: Literal["features", "latent"] = "features"
     bridge_pixels: float = 1.5
     ablation: bool = False
+
+    def written(self) -> dict[str, Any]:
+        """All of it that decides numbers, as a file has it."""
+        return TypeAdapter(Row).dump_python(self, mode="json", exclude=set(LABELS))
+
+
+def row_as_written(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A row that was written down, with what is newer than it at its default; as it is when it is no row any more."""
+    try:
+        return TypeAdapter(Row).validate_python(LABELS | recorded).written()
+    except ValidationError:
+        return recorded
 
 
 # RPiAE's second stage, with the weights of train/configs/stickers-256.yaml; the decoder's noise has no place in it.

@@ -1,12 +1,15 @@
 """The study: every row's phases learn what they should, one row goes the whole way, also when it is stopped, the table
 claims no more than its seeds allow, and finished tokenizers come to Compare with their own models."""
 
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from rpiae.encoder import build_encoder
 from rpiae.loading import WEIGHTS
@@ -15,15 +18,20 @@ from rpiae.tokenizers.drawing import draw, own_model
 from train.__main__ import main
 from train.loop import Loop
 from train.study import bundle, judged, report
+from train.study import representation as representation_module
 from train.study import tokenizer as tokenizer_module
+from train.study.command import trainable
 from train.study.config import CodebookSettings, load_study, settings_of
 from train.study.generator import time_shift, transformer_config
-from train.study.rows import ROWS, chosen
-from train.study.run import RowRun, representation
+from train.study.representation import KEPT, PLAN, fingerprint, plan_of, representation
+from train.study.rows import ROWS, chosen, row_as_written
+from train.study.run import RowRun
+from train.study.stage import Plan
 from train.study.tokenizer import alignment_loss
 from train.study.world import inhabited
 
 PARTS = ("encoder", "bridge", "decoder")
+COMMITTED = Path(__file__).parents[3] / "docs" / "study" / "stickers-128"
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +130,8 @@ def test_a_row_goes_the_whole_way_and_is_not_done_again(finished_study, capsys):
     assert all(0 <= numbers[f"probe_{name}"] <= 1 for name in ("nouns", "colors", "places"))
     assert set(numbers["by_category"]) == {"color_alter"} and len(numbers["by_skill"]) == 6
     assert row["latent_shape"] == [32, 4, 4] and [point["samples"] for point in row["curve"]] == [2, 4]
-    assert row["legs"]["decoder"]["samples"] == study.tokenizer.samples
+    assert row["legs"]["decoder"]["samples"] == study.tokenizer.samples and 0 <= numbers["ceiling"] <= 1
+    assert row["representation"] == hashlib.sha256((study.results / KEPT).read_bytes()).hexdigest()
     assert not list(study.output.glob("*/*/state-*"))  # they are for going on, and it is finished
     table = (study.results / "table.md").read_text()
     assert "| RAE | 32 × 4 × 4 |" in table and numbers["feature_space"] in table
@@ -137,6 +146,9 @@ def test_a_row_goes_the_whole_way_and_is_not_done_again(finished_study, capsys):
     assert newer["settings"]["generator"].pop("edit_weights") == {}
     file.write_text(json.dumps(newer))
     assert main([*asked(study), "--rows", "rae"]) == 0
+    file.write_text(json.dumps(row | {"representation": "another"}))
+    assert main([*asked(study), "--rows", "rae"]) == 2
+    assert "rae-0.json came from another representation than" in capsys.readouterr().err
     file.write_text(json.dumps(row, indent=1))
     assert main([*asked(study), "measure.edits=2", "--rows", "rae"]) == 2
     assert "rae-0.json holds this row with other settings" in capsys.readouterr().err
@@ -144,7 +156,7 @@ def test_a_row_goes_the_whole_way_and_is_not_done_again(finished_study, capsys):
 
 def test_a_whole_part_that_is_newer_than_a_row_is_at_its_defaults():
     study = load_study("smoke").model_copy(update={"codebook": CodebookSettings()})
-    row = {"settings": study.written() | {"row": "rae"}}
+    row = {"settings": study.written() | {"row": ROWS["rae"].written()}}
     older = {"settings": {name: value for name, value in row["settings"].items() if name != "codebook"}}
     assert settings_of(older) == settings_of(row) == row["settings"]
 
@@ -154,7 +166,77 @@ def test_a_plan_of_an_earlier_time_is_one_of_other_settings(finished_study, tmp_
     plan = json.loads((folder / "plan.json").read_text())
     (folder / "plan.json").write_text(json.dumps({**plan.pop("study"), **plan}))
     with pytest.raises(ValueError, match="holds a run of other settings"):
-        representation(load_study("smoke", [f"output={tmp_path}"]))
+        representation(load_study("smoke", [f"output={tmp_path}", f"results={tmp_path}/results"]))
+
+
+def test_a_row_is_the_same_however_it_is_told():
+    """Words about it count for nothing, and what is newer than a file counts as its default."""
+    now = ROWS["rpiae"].written()
+    assert not now.keys() & {"title", "idea", "ablation"} and now == json.loads(json.dumps(now))
+    told = now | {"title": "Another", "idea": "in other words", "ablation": True}
+    older = {name: value for name, value in told.items() if name not in ("anchor", "bridge_pixels")}
+    older["phases"] = [
+        {name: value for name, value in phase.items() if name != "changes" or value} for phase in now["phases"]
+    ]
+    assert older["phases"] != now["phases"]
+    assert row_as_written(told) == row_as_written(older) == now
+    for other in (now | {"latent": "sample"}, now | {"bridge_pixels": 2.0}, now | {"since_removed": 1}):
+        assert row_as_written(other) != now
+
+    study = load_study("smoke")
+    plan = Plan(study, study.tokenizer, 0, {"row": now, "study": study.written("world")})
+    recorded = plan.written()
+    assert plan.is_that_of(recorded) and plan.is_that_of(recorded | {"row": older})
+    assert not plan.is_that_of(recorded | {"row": now | {"latent": "sample"}})
+
+
+def test_the_representation_is_trained_once_and_kept_beside_the_rows(finished_study, tmp_path, monkeypatch):
+    """Another machine, whose output is empty, takes it from there as it is."""
+    (tmp_path / "results").mkdir()
+    file = Path(shutil.copy(finished_study.results / KEPT, tmp_path / "results"))
+
+    def elsewhere(*settings):
+        return load_study("smoke", [f"output={tmp_path}/runs", f"results={tmp_path}/results", *settings])
+
+    monkeypatch.setattr(representation_module, "train", lambda *_: pytest.fail("trained again"))
+    trained = load_file(finished_study.output / "representation" / "result" / "encoder.safetensors")
+    found = representation(elsewhere()).state_dict()
+    assert found.keys() == trained.keys()
+    assert all(torch.equal(found[name], trained[name].half().float()) for name in trained)
+    with pytest.raises(ValueError, match="trained by other settings"):
+        representation(elsewhere("representation.contrast=2"))
+    older = plan_of(elsewhere()).written()
+    assert older["settings"].pop("offset") == 2.0  # a setting that is newer than the file
+    save_file(load_file(file), file, {PLAN: json.dumps(older)})
+    representation(elsewhere())
+    with pytest.raises(ValueError, match="trained by other settings"):
+        representation(elsewhere("representation.offset=1"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="is damaged"):
+        representation(elsewhere())
+    file.unlink()
+    (tmp_path / "results" / "rows").mkdir()
+    (tmp_path / "results" / "rows" / "rae-0.json").touch()
+    with pytest.raises(ValueError, match="is missing, and rows came from it"):
+        representation(elsewhere())
+
+
+def test_a_phase_of_another_representation_is_not_gone_on_with(finished_study, tmp_path):
+    study = finished_study.model_copy(update={"results": tmp_path})
+    weights = load_file(finished_study.results / KEPT)
+    representation_module.keep({name: 2 * one for name, one in weights.items()}, plan_of(study), tmp_path / KEPT)
+    with pytest.raises(ValueError, match="decoder holds a run of other settings"):
+        RowRun(study, "rae", 0).tokenizer()
+
+
+def test_the_committed_rows_are_finished_and_their_representation_is_there(tmp_path):
+    study = load_study("stickers-128", [f"output={tmp_path}/runs", f"results={COMMITTED}"])
+    for file in sorted((COMMITTED / "rows").glob("*.json")):
+        name, _, seed = file.stem.rpartition("-")
+        assert RowRun(study, name, int(seed)).finished()["representation"] == fingerprint(study)
+    found = representation(study).state_dict()
+    rae = load("compact-rae").model.encoder.state_dict()
+    assert all(torch.equal(found[name], rae[name]) for name in found) and not (tmp_path / "runs").exists()
 
 
 class Interrupted(Exception):
@@ -166,8 +248,9 @@ def test_a_row_that_was_stopped_mid_generator_goes_on_to_the_same_numbers(finish
     of the time, so that it reads the first skill only."""
     settings = [f"output={tmp_path}", f"results={tmp_path}/results", "generator.checkpoint_minutes=0"]
     study = load_study("smoke", settings)
-    for part in ("representation", "rae-0/decoder"):
-        shutil.copytree(finished_study.output / part, tmp_path / part)
+    shutil.copytree(finished_study.output / "rae-0" / "decoder", tmp_path / "rae-0" / "decoder")
+    (tmp_path / "results").mkdir()
+    shutil.copy(finished_study.results / KEPT, tmp_path / "results")
     step, stops = Loop._step, []
 
     def stopping(loop, parts):
@@ -197,7 +280,7 @@ def test_a_row_that_was_stopped_mid_generator_goes_on_to_the_same_numbers(finish
 
 def test_finished_tokenizers_and_their_generators_come_to_compare(finished_study, tmp_path, monkeypatch):
     study = finished_study
-    folders = bundle.export(study, ["rpiae", "rae"], tmp_path)
+    folders = bundle.export(study, ["rpiae", "rae"], tmp_path, generators=True)
     assert [folder.name for folder in folders] == ["compact-rae"]
     monkeypatch.setattr(published, "ASSETS", tmp_path)
     found = load("compact-rae")
@@ -212,7 +295,10 @@ def test_finished_tokenizers_and_their_generators_come_to_compare(finished_study
     wanted = pipe("a red car", generator=torch.Generator().manual_seed(3), output_type="pt").images
     torch.testing.assert_close(drawn, wanted.cpu(), atol=0.02, rtol=0)  # its weights came from float16
     assert [path.name for path in (folders[0] / "text_encoder").iterdir()] == ["config.json"]
-    [alone] = bundle.export(study, ["rae"], tmp_path, generators_limit=1000)
+    [alone] = bundle.export(study, ["rae"], tmp_path, generators=True, generators_limit=1000)
+    assert not (alone / "transformer").exists()
+    bundle.export(study, ["rae"], tmp_path, generators=True)
+    [alone] = bundle.export(study, ["rae"], tmp_path)  # tokenizers alone unless asked, as they come with the repository
     assert own_model(load("compact-rae")) is None and not (alone / "transformer").exists()
     assert "generator" not in (alone / "README.md").read_text()
     # What lies there already takes its room, also of a row that was asked for and is finished elsewhere alone.
@@ -225,6 +311,29 @@ def test_finished_tokenizers_and_their_generators_come_to_compare(finished_study
         bundle.export(study, ["rpiae"], tmp_path)
     with pytest.raises(ValueError, match="no tokenizer"):  # a limit that nothing fits in
         bundle.export(study, ["rae"], tmp_path / "none", limit=1000)
+
+
+def test_generators_are_exported_when_asked_for(study, monkeypatch):
+    asks = []
+    monkeypatch.setattr(bundle, "export", lambda study, names, generators: asks.append(generators) or [])
+    assert main([*asked(study), "--export"]) == 0 and main([*asked(study), "--export", "--generators"]) == 0
+    assert asks == [False, True]
+    with pytest.raises(SystemExit):
+        main([*asked(study), "--generators"])
+
+
+def test_only_training_needs_the_gpu_of_the_full_world(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["study", "stickers-256", "--dry-run", "--rows", "rae"]) == 0
+    large = capsys.readouterr().out
+    assert main(["study", "stickers-128", "--dry-run", "--rows", "rae"]) == 0
+    assert large != capsys.readouterr().out and "No GPU" not in large
+    results = tmp_path / "rows-of-256"
+    for what in ("--table", "--export"):
+        assert main(["study", "stickers-256", f"results={results}", f"output={results}", what]) == 2
+        said = capsys.readouterr()
+        assert "rows-of-256" in said.err and "No GPU" not in said.out
+    assert trainable(load_study("stickers-256"), ["threads=1"]) == load_study("stickers-128", ["threads=1"])
 
 
 def test_what_it_costs_is_known_before(capsys):
@@ -249,7 +358,8 @@ def finished(name, seed, psnr):
     return {
         "row": name, "seed": seed, "title": ROWS[name].title, "numbers": numbers, "curve": curve,
         "latent_shape": [8, 4, 4], "legs": {"generator": {"minutes": 2.0}},
-        "settings": {"tokenizer": {"samples": 8}, "row": name},
+        "representation": "its SHA-256",
+        "settings": {"tokenizer": {"samples": 8}, "measure": {"ceiling": 24}, "row": ROWS[name].written()},
     }  # fmt: skip
 
 
@@ -270,7 +380,17 @@ def test_no_ranking_is_claimed_inside_the_spread(tmp_path):
     alone.rename(tmp_path / "va-vae-1.json")
     assert "**" not in (text := report.write(tmp_path)) and "no ranking is claimed" in text
     (tmp_path / "va-vae-1.json").rename(alone)
-    other = finished("rae", 1, 40.0) | {"settings": {"tokenizer": {"samples": 80}, "row": "rae"}}
+    known = finished("rae", 1, 27.0)
+    known["numbers"]["ceiling"] = 23 / 24
+    assert "true pictures" not in text
+    (tmp_path / "rows" / "rae-1.json").write_text(json.dumps(known))
+    last = report.write(tmp_path).splitlines()[-1]
+    assert last.startswith("Of 24 true pictures") and "95.8%" in last
+    (tmp_path / "rows" / "rae-1.json").write_text(json.dumps(known | {"representation": "another"}))
+    with pytest.raises(ValueError, match="rows from different frozen representations"):
+        report.write(tmp_path)
+    other = finished("rae", 1, 40.0)
+    other["settings"]["tokenizer"]["samples"] = 80
     (tmp_path / "rows" / "rae-1.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match="rows of different settings"):
         report.write(tmp_path)
