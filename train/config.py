@@ -181,7 +181,7 @@ class DiffusionStage(StageSettings):
     common_share: float = Field(default=0.0, ge=0, le=1)
     # What signs say in those scenes; without, any of the vocabulary's words.
     common_words: tuple[str, ...] = ()
-    # Of scenes, in place of the vocabulary's own shares (assets/scenes/vocabulary.json, "sampling").
+    # Of scenes and captions, in place of the vocabulary's own shares (assets/scenes/vocabulary.json, "sampling").
     scene_sampling: dict[str, Any] = {}
     # Of each scene's first edit: how often a category comes, where 1 is what the others do.
     edit_weights: dict[str, float] = {}

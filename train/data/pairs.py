@@ -6,6 +6,7 @@ number of processes see the same.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
 
@@ -33,7 +34,8 @@ class ScenePairs(Dataset):
         common, common_share: a share of the items shows no other nouns than these (and signs), as some things are
             pictured and asked for far more often than others. ValueError for a noun that there is not.
         common_words: in those items signs say no other words than these; none: any word. ValueError as for nouns.
-        sampling: in place of the vocabulary's own shares, by their names; ValueError for one that there is not.
+        sampling: of scenes and captions, in place of the vocabulary's own shares, by their names. ValueError for one
+            that there is not.
         edit_weights: of the first edit's category; one that is not named weighs 1. The second is any that the scene
             allows, all alike. ValueError for a category that there is not.
     """
@@ -83,9 +85,13 @@ class ScenePairs(Dataset):
         rng = np.random.default_rng([*self.key, index])
         is_common = self.common_share and rng.random() < self.common_share
         shown = {"drawn_nouns": self.common, "words": self.common_words} if is_common else {}
-        with VOCABULARY.narrowed(sampling={**VOCABULARY.sampling, **self.sampling}, **shown):
+        with self._sampled(**shown):
             first = sample_edit(rng, self._category(rng))
             return first, sample_edit(rng, source=first.source), rng
+
+    def _sampled(self, **shown) -> AbstractContextManager:
+        """Inside the block scenes and captions are drawn with this dataset's shares."""
+        return VOCABULARY.narrowed(sampling={**VOCABULARY.sampling, **self.sampling}, **shown)
 
     def _category(self, rng: np.random.Generator) -> str | None:
         """Of the first edit; None: any, all alike."""
@@ -97,10 +103,12 @@ class ScenePairs(Dataset):
         shape = (SAMPLES, self.draws)
         # Times of one sample's draws are spread evenly: one in each part of [0, 1).
         uniform = (np.arange(self.draws) + rng.random(shape)) / self.draws
+        with self._sampled():
+            captions = [caption(scene, rng) for scene in scenes[:2]]
         labels = [token_labels(scene, WHOLE) for scene in scenes]
         return {
             "images": torch.stack([to_chw(draw(scene)) for scene in scenes]),
-            "texts": [first.instruction, second.instruction, *(caption(scene, rng) for scene in scenes[:2])],
+            "texts": [first.instruction, second.instruction, *captions],
             "source": torch.tensor(SOURCES),
             "target": torch.tensor(TARGETS),
             "noise": torch.from_numpy(rng.standard_normal((*shape, *self.latent_shape), dtype=np.float32)),

@@ -52,6 +52,16 @@ def test_anchors_have_their_share_of_the_scenes():
     assert VOCABULARY.sampling["p_anchor_layout"] == 0.4  # whole again
 
 
+def test_relations_have_their_share_of_the_captions():
+    always, never = (pairs(sampling={"p_relation": share, "p_places": 0.0}) for share in (1.0, 0.0))
+    told = [word for words in VOCABULARY.grammar["relations"].values() for word in words]
+
+    def related(some):
+        return sum(any(words in some[index]["texts"][2] for words in told) for index in range(20))
+
+    assert related(always) >= 4 and related(never) == 0  # single objects and diagonal pairs have no relation
+
+
 def test_edits_come_by_their_weights():
     rare = pairs(edit_weights=dict.fromkeys(CATEGORIES, 0.0) | {"swap": 1.0, "resize": 3.0})
     first = [rare.edits(index)[0].category for index in range(40)]

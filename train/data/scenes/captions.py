@@ -10,7 +10,6 @@ V = VOCABULARY
 G = V.grammar
 SAY_SIZE, SAY_COLOR = 0.3, 0.9
 SAY_BACKGROUND, BACKGROUND_FIRST, SAY_STYLE = 0.6, 0.15, 0.35
-RELATION, PLACES = 0.4, 0.35
 
 
 def article(words: str, noun: str) -> str:
@@ -82,11 +81,11 @@ def _objects(scene: Scene, rng: np.random.Generator) -> str:
     if len(groups) >= 2 and len(groups[0]) == len(groups[1]) == 1:
         related = relation(groups[0][0], groups[1][0])
     choice = rng.random()
-    if related is not None and choice < RELATION:
+    if related is not None and choice < V.sampling["p_relation"]:
         body = f"{phrases[0]} {pick(rng, G['relations'][related])} {phrases[1]}"
         joint = pick(rng, (" with ", " and also ", ", and "))
         return body if len(phrases) == 2 else body + joint + listed(phrases[2:])
-    if choice >= 1 - PLACES:
+    if choice >= 1 - V.sampling["p_places"]:
         pairs = zip(phrases, groups, strict=True)
         phrases = [
             f"{phrase} {place_phrase(group[0], rng)}" if len(group) == 1 else phrase
