@@ -5,6 +5,7 @@ missing safetensors file falls back to pickle, and a mistyped folder asks the hu
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,8 @@ def resolve(source: str | Path) -> Path:
 
 def source_name(source: str | Path) -> str:
     """A source in words for people: where it is on the hub, or a file's or folder's name."""
-    return str(source) if str(source).startswith(HUB_PREFIX) else Path(source).resolve().name
+    # Not resolve(): what the hub left on this disk are links to files that are named by their checksums.
+    return str(source) if str(source).startswith(HUB_PREFIX) else Path(os.path.abspath(source)).name
 
 
 @contextmanager

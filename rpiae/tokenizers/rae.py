@@ -89,7 +89,10 @@ class RAE:
         weights = {todays_name(one): tensor for one, tensor in read_weights(path).items()}
         shape = tuple(weights[STATISTICS].shape) if STATISTICS in weights else (1,)
         if not _for_each(shape, self.PUBLISHED.latent_shape):
-            raise ValueError(f"{path.name} does not fit the {name} tokenizer: its statistics are of shape {shape}")
+            raise ValueError(
+                f"{path.name} does not fit the {name} tokenizer: its statistics are of shape {shape}, so it is of "
+                f"another encoder or of pictures that are not {self.PUBLISHED.image_size} px"
+            )
         model = empty(partial(self.build, shape))
         positions = weights.pop(POSITIONS, None)
         if positions is not None and not _alike(positions, model.decoder.decoder_pos_embed):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rpiae import AutoencoderRPiAE, RPiAEPipeline
-from rpiae.loading import WEIGHTS
+from rpiae.loading import WEIGHTS, source_name
 
 
 @pytest.fixture
@@ -82,6 +82,13 @@ def test_components_that_do_not_fit_each_other_are_refused(folder):
 def test_a_mistyped_hub_name_never_asks_the_hub():
     with pytest.raises(ValueError, match="for a hub model write hf:"):
         RPiAEPipeline.from_pretrained("some/model")
+
+
+def test_a_source_is_told_by_its_own_name(tmp_path):
+    (tmp_path / "b1946ac9").touch()
+    (tmp_path / "released.pt").symlink_to(tmp_path / "b1946ac9")  # as the hub's files lie on this disk
+    assert source_name(tmp_path / "released.pt") == "released.pt"
+    assert source_name(f"{tmp_path}/folder/.") == "folder" and source_name("hf:org/name") == "hf:org/name"
 
 
 @torch.no_grad()

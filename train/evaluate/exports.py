@@ -130,7 +130,7 @@ SCORERS = {
   python evaluation/summary_scores.py results.jsonl""",
     "dpg": """Score them with:
   bash dpg_bench/dist_eval.sh {out} {side}
-Its results land among the pictures and spoil a second run, unless it is given --res-path: docs/evaluation.md.""",
+Its results land among the pictures and spoil a second run: docs/evaluation.md says how to put them elsewhere.""",
     "gedit": """Score them, after what docs/evaluation.md says of the two scripts, with:
   python test_gedit_score.py --model_name {model} --save_path {out} --backbone gpt4o
   python calculate_statistics.py --model_name {model} --save_path {out} --backbone gpt4o --language en  # or zh""",

@@ -124,7 +124,7 @@ class DINOv2:
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{told} holds no DINOv2 that can be loaded ({str(error).splitlines()[0]})") from error
+            raise ValueError(f"{told} holds no DINOv2 that can be loaded ({error})") from error
         if missing := sorted(report["missing_keys"]):  # transformers makes them up
             raise ValueError(f"{told} is no whole DINOv2: {', '.join(missing[:5])} missing")
         self.name = f"DINOv2 ({told}), class token, 224 px bicubic"

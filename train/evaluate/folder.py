@@ -138,10 +138,9 @@ def main(arguments: list[str]) -> None:
 def _measure_all(options: argparse.Namespace) -> None:
     """The tokenizers one after the other. Mistakes show before the first is measured, and what was measured is shown
     and kept whatever happens to a later one."""
-    before = []
     if options.out:
         results.make_room(options.out)
-        before = results.read(options.out)
+        results.read(options.out)  # what is no table is told now
     space = None if options.features == "none" else features.asked_for(options)
     PictureFolder(options.folder, size=1)
     for entry in options.tokenizer[1:]:  # the first shows its own at once
@@ -154,7 +153,7 @@ def _measure_all(options: argparse.Namespace) -> None:
             row = measure(tokenizer, pictures, space, options.batch, options.workers, options.lpips)
             rows.append({"asked for": entry} | row)
             if options.out:
-                results.write(options.out, results.renewed(before, rows, QUESTION))
+                results.write(options.out, results.renewed(results.read(options.out), rows, QUESTION))
     finally:
         if rows:
             print(markdown(rows))

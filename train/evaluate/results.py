@@ -25,6 +25,8 @@ def read(file: Path) -> list[dict]:
         return []
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{str(file)!r} cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, json.JSONDecodeError):
         found = None
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):

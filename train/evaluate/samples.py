@@ -42,6 +42,8 @@ class PictureArchive:
             raise ValueError(
                 f"{self.path.name} should hold {PICTURES} of uint8 (n, H, W, 3), it is {self.dtype} {self.shape}"
             )
+        if not len(self):
+            raise ValueError(f"{self.path.name} holds no pictures: its {PICTURES} is empty")
 
     def __len__(self) -> int:
         return self.shape[0]

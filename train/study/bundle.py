@@ -92,6 +92,8 @@ def _result(run: RowRun, phase: str) -> Path | None:
 def _write(study: StudySettings, run: RowRun, drawing: Path | None, target: Path) -> Path:
     """One folder, in place of what was there."""
     vae = open_model(_result(run, run.row.phases[-1].name))
+    if drawing is None and (target / "transformer").is_dir():
+        print(f"{target.name} loses the generator that it had: --generators would write this one's")
     shutil.rmtree(target, ignore_errors=True)
     if drawing is None:
         half(vae).save_pretrained(target / "vae")

@@ -22,10 +22,12 @@ from ..evaluate.command import README, write_between_markers
 from ..runtime import process_count
 from . import budget, bundle, report
 from .config import StudySettings, load_study
+from .judged import ceiling
 from .rows import chosen
 from .run import RowRun
 from .world import inhabited
 
+logger = logging.getLogger(__name__)
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 IN_README = Path("docs/study/stickers-128")  # whose table the README shows
 
@@ -76,10 +78,13 @@ def run(study: StudySettings, names: list[str]) -> str:
     if study.threads:
         torch.set_num_threads(study.threads)
     _check(study)
+    report.read_rows(study.results)  # a mix is told before the next row is trained
     with inhabited(study.world):
+        share = ceiling(study.world, study.measure.ceiling)
+        logger.info("the judge accepts %.0f %% of true pictures at %d px", 100 * share, study.world.side)
         for seed in study.seeds:
             for name in names:
-                RowRun(study, name, seed).run()
+                RowRun(study, name, seed).run(share)
                 text = report.write(study.results)
     return text
 

@@ -20,7 +20,7 @@ from ..perceptual import PerceptualDistance
 from ..runtime import device
 from .config import StudySettings
 from .generator import GeneratorTask
-from .judged import ceiling, draw_prompts, pictures_of
+from .judged import draw_prompts, pictures_of
 from .world import belongs, seen
 
 TAG = 71
@@ -65,7 +65,6 @@ def measure(study: StudySettings, vae: AutoencoderRPiAE, generator: GeneratorTas
     row["drawn_fd"] = frechet_distance(_features(space, drawn), real)
     judged = generator.judged(study.measure.prompts, study.measure.edits)
     row |= judged.summary() | {"by_skill": judged.skills, "by_category": judged.edits}
-    row["ceiling"] = ceiling(study.world, study.measure.ceiling)
     return row | {"feature_space": space.name, "pictures": len(scenes)}
 
 

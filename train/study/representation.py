@@ -70,14 +70,11 @@ def plan_of(study: StudySettings) -> Plan:
 
 
 def keep(weights: dict[str, torch.Tensor], plan: Plan, file: Path) -> None:
-    """Write the representation's file, which is whole as soon as it is there; one that another process put there in
-    the meantime stays."""
+    """Write the representation's file, which is whole as soon as it is there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + RUBBISH)
     save_file({name: one.half() for name, one in weights.items()}, part, {PLAN: json.dumps(plan.written())})
-    if not file.is_file():
-        os.replace(part, file)
-    part.unlink(missing_ok=True)
+    os.replace(part, file)
 
 
 def fingerprint(study: StudySettings) -> str | None:

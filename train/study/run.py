@@ -38,6 +38,7 @@ class RowRun:
         self.folder = study.output / f"{name}-{seed}"
         self.file = study.results / "rows" / f"{name}-{seed}.json"
         self.legs: dict[str, dict] = {}
+        self.origin: str | None = None  # SHA-256 of the representation that it is trained from
 
     def settings(self) -> dict:
         """All that decides the row's numbers."""
@@ -59,14 +60,17 @@ class RowRun:
             )
         return found
 
-    def run(self) -> dict:
-        """The row's numbers, from its file or from training; its file is there afterwards."""
+    def run(self, ceiling: float) -> dict:
+        """The row's numbers, from its file or from training; its file is there afterwards.
+
+        ceiling: the share of true pictures that the judge accepts, to be noted beside the row's numbers.
+        """
         if (found := self.finished()) is not None:
             logger.info("%s with seed %d is finished: skipped", self.name, self.seed)
             return found
         vae = self.tokenizer()
         generator = self.generator(vae)
-        numbers = measure(self.study, vae, generator)
+        numbers = measure(self.study, vae, generator) | {"ceiling": ceiling}
         found = {
             "row": self.name,
             "seed": self.seed,
@@ -76,7 +80,7 @@ class RowRun:
             "latent_shape": list(vae.latent_shape),
             "parameters": {"tokenizer": count_parameters(vae), "generator": count_parameters(generator.transformer)},
             "legs": self.legs,
-            "representation": fingerprint(self.study),
+            "representation": self.origin,
             "settings": self.settings(),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +89,7 @@ class RowRun:
 
     def tokenizer(self) -> AutoencoderRPiAE:
         """The row's tokenizer after all its phases, in evaluation mode."""
-        frozen = representation(self.study)
+        frozen, self.origin = representation(self.study), fingerprint(self.study)
         before: Path | None = None
         first = 0
         for phase in self.row.phases:
@@ -100,7 +104,7 @@ class RowRun:
     def _plan(self, stage: StageSettings, *parts: str, **about: int) -> Plan:
         """The plan of one of the row's stages, which these parts of the study's settings decide too."""
         about |= {"row": self.row.written(), "study": self.study.written(*parts)}
-        return Plan(self.study, stage, self.seed, about | {"representation": fingerprint(self.study)})
+        return Plan(self.study, stage, self.seed, about | {"representation": self.origin})
 
     def stage(self, phase: Phase) -> AutoencoderStage:
         """The config's tokenizer stage as the phase changes it; whole batches."""

@@ -121,12 +121,14 @@ def test_mistakes_are_told(tmp_path, capsys):
     (tmp_path / "text.npz").write_text("a long story")
     np.savez(tmp_path / "floats.npz", pictures(5, 0) / 255)
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    np.savez(tmp_path / "empty.npz", arr_0=pictures(5, 0)[:0])
     for name, words in (
         ("cut.npz", "cut.npz is cut off or damaged"),
         ("array.npy", "array.npy is an .npy file, one array"),
         ("text.npz", "text.npz is no .npz file"),
         ("floats.npz", "should hold arr_0 of uint8"),
         ("other.npz", "holds no pictures"),
+        ("empty.npz", "holds no pictures: its arr_0 is empty"),
         ("none.npz", "no file or folder"),
     ):
         with pytest.raises(ValueError, match=words):
