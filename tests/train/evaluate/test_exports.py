@@ -168,7 +168,7 @@ def test_command_tells_dpgs_scorer_a_pictures_side(dpg_prompts, smoke_checkpoint
     assert main([*arguments, "--steps", "1"]) == 0
     [sheet] = pixels(out).values()
     shown = capsys.readouterr().out
-    assert f"\n  bash dpg_bench/dist_eval.sh {out} {len(sheet) // 2}\n" in shown and "--res-path" in shown
+    assert f"\n  bash dpg_bench/dist_eval.sh {out} {len(sheet) // 2}\n" in shown and "docs/evaluation.md" in shown
 
 
 # --- repeated, in parts, one by one --------------------------------------------------------------------------
