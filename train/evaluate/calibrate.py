@@ -8,7 +8,6 @@ an edit belongs reaches `KEPT` only by undoing edits: where no setting does both
 
 import itertools
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from rpiae.region import RegionSettings, change_mask, likely_area, snap
 
 from ..data.pictures import to_chw
 from ..data.scenes import CATEGORIES, Edit, draw, sample_edit
+from ..states import write_whole
 
 TAG = 60
 WHOLE_PICTURE = ("background_change", "style_change", "tone_transfer")
@@ -85,9 +85,7 @@ def store(folder: Path, settings: RegionSettings) -> None:
     """Write the settings into the checkpoint's index, whole or not at all."""
     index = Path(folder) / "model_index.json"
     content = json.loads(index.read_text(encoding="utf-8")) | {"region": asdict(settings)}
-    part = index.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(part, index)
+    write_whole(index, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _latents(

@@ -6,7 +6,6 @@ checkpoint, into the README between its markers.
 
 import argparse
 import logging
-import os
 from pathlib import Path
 
 from rpiae import RPiAEPipeline
@@ -15,6 +14,7 @@ from ..card import model_card
 from ..config import DiffusionStage, load_config
 from ..publish import read_legs
 from ..runtime import device, set_up
+from ..states import write_whole
 from . import calibrate, report
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,6 @@ def write_between_markers(file: Path, text: str, begin: str = BEGIN, end: str = 
     _, ends, after = rest.partition(end)
     if not begins or not ends:
         raise ValueError(f"{file} has no {begin} ... {end} to write the tables into")
-    part = file.with_suffix(".part")
-    part.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
-    os.replace(part, file)
+    write_whole(file, f"{before}{begin}\n{text.strip()}\n{end}{after}")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from rpiae import RPiAEPipeline
 
 from ..data.scenes import VOCABULARY, warm_up
+from ..states import write_whole
 from .accuracy import judge_accuracy
 from .calibrate import WHOLE_PICTURE
 from .measure import (
@@ -85,9 +85,7 @@ def _write(folder: Path, tables: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"tables.json": json.dumps(tables, indent=1) + "\n", "tables.md": markdown(tables)}
     for name, text in texts.items():
-        part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, folder / name)
+        write_whole(folder / name, text)
 
 
 def markdown(tables: Mapping) -> str:
