@@ -4,6 +4,7 @@
     python -m train smoke all output=/tmp/smoke  # seconds
     python -m train evaluate stickers-256 --checkpoint assets/checkpoints/stickers-256
     python -m train study-pivot stickers-256     # what the pivot loss does: a table
+    python -m train study-settings stickers-256  # short trials of single settings: tables
     python -m train study-sampling stickers-256  # steps, time shift and guidance, judged: a table
     python -m train study stickers-256           # six kinds of tokenizer at equal budget, the same transformer on each
     python -m train examples stickers-256        # the app's example pictures
@@ -96,6 +97,12 @@ def _study_sampling(arguments: list[str]) -> None:
     study(arguments)
 
 
+def _study_settings(arguments: list[str]) -> None:
+    from .evaluate.settings_study import main as study
+
+    study(arguments)
+
+
 def _study(arguments: list[str]) -> None:
     from .study.command import main as study
 
@@ -142,6 +149,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "study-pivot": _study_pivot,
     "study-sampling": _study_sampling,
+    "study-settings": _study_settings,
     "study": _study,
     "examples": _examples,
     "measure-reconstruction": _measure_reconstruction,

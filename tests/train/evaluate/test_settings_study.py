@@ -1,0 +1,87 @@
+"""Trials of settings train what they name from the start that they name, keep what is finished, and say what they
+found."""
+
+import json
+import logging
+from functools import partial
+
+import pytest
+
+from train.__main__ import main
+from train.evaluate import settings_study
+from train.evaluate.probe import probe
+
+TRIALS = """
+results: {folder}/trials.json
+groups:
+  pivot:
+    question: Held how strongly?
+    fresh: [decoder]
+    stages: {{pivot: 16}}
+    rows: {{held: [], free: [stages.pivot.pivot=0]}}
+  bridge:
+    question: How wide?
+    fresh: [bridge]
+    stages: {{bridge: 16, decoder: 8}}
+    settings: [stages.bridge.semantic_channels=0]
+    rows: {{"8 channels": [], "4 channels": [models.bridge.latent_channels=4]}}
+  transformer:
+    question: What is predicted?
+    fresh: [transformer]
+    stages: {{edit: 4}}
+    rows: {{data: [], velocity: [models.transformer.prediction=velocity]}}
+  leg:
+    question: When?
+    stages: {{edit: 4}}
+    rows: {{"shift 2": [], "shift 8": [stages.edit.time_shift=8]}}
+"""
+
+
+@pytest.fixture
+def command(smoke_checkpoint, tmp_path, monkeypatch):
+    """Runs the study on some groups of small trials; returns its exit code."""
+    monkeypatch.setattr(settings_study, "PICTURES", 4)
+    monkeypatch.setattr(settings_study, "probe", partial(probe, fit=8, held_out=8))
+    trials = tmp_path / "trials.yaml"
+    trials.write_text(TRIALS.format(folder=tmp_path))
+    base = ["study-settings", "smoke", f"output={tmp_path / 'runs'}", f"checkpoint={smoke_checkpoint}"]
+    return lambda *more: main([*base, "--trials", str(trials), *more])
+
+
+def test_rows_differ_in_what_they_name(command, tmp_path, capsys):
+    assert command() == 0
+    found = json.loads((tmp_path / "trials.json").read_text())
+    numbers = {group: {row: one["numbers"] for row, one in rows.items()} for group, rows in found.items()}
+    assert {group: list(rows) for group, rows in numbers.items()} == {
+        "pivot": ["held", "free"], "bridge": ["8 channels", "4 channels"], "transformer": ["data", "velocity"],
+        "leg": ["shift 2", "shift 8"],
+    }  # fmt: skip
+    for group, column in {"pivot": "psnr", "bridge": "psnr", "transformer": "edit", "leg": "edit"}.items():
+        one, other = numbers[group].values()
+        assert one[column] != other[column]
+    assert numbers["bridge"]["4 channels"]["trained"] < numbers["bridge"]["8 channels"]["trained"]
+    assert "noisy_psnr" in numbers["bridge"]["8 channels"] and "noisy_psnr" not in numbers["pivot"]["held"]
+    table = (tmp_path / "trials.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "**How wide?** (bridge anew, samples: bridge 16, decoder 8)" in table and "| 4 channels |" in table
+    assert not list((tmp_path / "runs").glob("trial*"))  # weights are not kept
+
+
+def test_a_row_is_trained_again_only_when_what_decides_it_has_changed(command, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    assert command("--groups", "leg") == 0
+    before = (tmp_path / "trials.json").read_text()
+    assert command("--groups", "leg", "stages.edit.log_every=1") == 0
+    assert (tmp_path / "trials.json").read_text() == before
+    assert "leg, shift 8: finished, skipped" in caplog.text
+    assert command("--groups", "leg", "stages.edit.changed_weight=5") == 0
+    assert (tmp_path / "trials.json").read_text() != before
+    assert command("--groups", "leg,bridges") == 2
+    assert "there is no group bridges; there are: pivot, bridge, transformer, leg" in capsys.readouterr().err
+
+
+def test_the_bundled_trials_are_of_settings_that_there_are():
+    trials = settings_study.load_trials("stickers-256")
+    for group in trials.groups.values():
+        plain = group.config("stickers-256", [])
+        assert sum(group.config("stickers-256", list(row)) == plain for row in group.rows.values()) == 1
