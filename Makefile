@@ -2,7 +2,7 @@
 # make test        set up, lint, all tests            make test ARGS="tests/rpiae -k region"
 # make bench       every benchmark, one after another; tables in runs/bench   make bench ARGS="--quick --output DIR"
 # make lint        ruff
-# make checkpoint  train assets/checkpoints/stickers-256, skipping what is finished
+# make checkpoint  train runs/stickers-256/checkpoint from nothing, skipping what is finished
 # make screens     photograph the studio's tabs for docs/studio.md, after one real edit, generation and comparison
 # make setup       everything that tests and training need
 # VENV is the environment's folder, PYTHON the Python that makes it: make run VENV=/elsewhere PYTHON=python3.12
@@ -50,7 +50,7 @@ checkpoint: export MALLOC_ARENA_MAX := 1
 checkpoint: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 checkpoint: export TIMM_FUSED_ATTN := 0
 checkpoint: $(VENV)/.ready-dev
-	$(python) -m train stickers-256 all $(ARGS)
+	$(python) -m train stickers-256 all checkpoint=runs/stickers-256/checkpoint $(ARGS)
 
 screens: $(VENV)/.ready-dev chromium
 	PYTHONPATH=. $(python) tests/browser/screens.py $(ARGS)

@@ -30,6 +30,7 @@ from PIL import Image
 
 from app.outcome import Outcome, Picture, Row, sentence
 from app.texts import say
+from rpiae.files import whole
 
 VIEW_SIDE = 1280  # longer pictures are shown through a smaller copy
 TINT = (214, 51, 132)  # of the changed area
@@ -253,7 +254,7 @@ class Store:
 
     def _save(self, record: Record) -> None:
         text = json.dumps(asdict(record), ensure_ascii=False, indent=1)
-        with _whole(self.folder / record.id / "job.json") as path:
+        with whole(self.folder / record.id / "job.json") as path:
             path.write_text(text, encoding="utf-8")
 
     def _put(self, home: Path, name: str, image: Image.Image) -> dict[str, Any]:
@@ -301,30 +302,10 @@ class Store:
         return plain
 
 
-class _whole:
-    """`with _whole(path) as temporary:` - the file appears under its name complete, or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".part")
-        os.close(handle)
-        self.temporary = Path(name)
-        return self.temporary
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        try:
-            if kind is None:
-                os.replace(self.temporary, self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
-
-
 def _write(image: Image.Image, path: Path) -> None:
     """A PNG, written whole. Fast rather than small: a person waits for it, and the folder has a cap."""
-    with _whole(path) as temporary:
-        image.save(temporary, "PNG", compress_level=1)
+    with whole(path) as part:
+        image.save(part, "PNG", compress_level=1)
 
 
 def _remove(home: Path, kept: set[str]) -> None:

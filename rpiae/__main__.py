@@ -223,14 +223,15 @@ def compare(
     from dataclasses import replace
 
     from . import images, recipe
+    from .files import whole
     from .tokenizers import load
     from .tokenizers.comparison import Comparison, as_csv, as_json, sheet
     from .tokenizers.comparison import compare as measure
     from .tokenizers.drawing import drawn_by
 
     recipe.check_writable(output)
-    if table is not None and (table.suffix not in (".csv", ".json") or not table.parent.is_dir()):
-        raise ValueError(f"--table must end in .csv or .json, in a folder that is there, not '{table}'.")
+    if table is not None:
+        recipe.check_writable(table, (".csv", ".json"))
     if prompt is not None:
         _check_text(prompt, "prompt", "a cat to the left of a red car")
     elif picture is None:
@@ -251,7 +252,8 @@ def compare(
     if table is not None:
         numbers = [row.numbers() for row in rows]
         about = source and {"width": source.width, "height": source.height, "sha256": recipe.pixels_sha256(source)}
-        table.write_text(as_csv(numbers) if table.suffix == ".csv" else as_json(numbers, picture=about), "utf-8")
+        with whole(table) as part:
+            part.write_text(as_csv(numbers) if table.suffix == ".csv" else as_json(numbers, picture=about), "utf-8")
     for row in rows:
         typer.echo(f"{row.name}: {', '.join(row.facts()[1:])}", err=row.info is None)
     typer.echo(str(output))

@@ -25,7 +25,6 @@ from .noise import draw_noise
 
 SCHEDULES = ("official", "to_zero")
 OUTPUT_TYPES = ("pil", "pt", "latent")
-MAX_STEPS = 1000
 # The authors' scale where their interval reduces autoguidance; classifier-free guidance is off there.
 REDUCED_AUTOGUIDANCE = 1.42
 # Steps times labels whose modulations are computed at once: 25 MB of the released network's in bfloat16.
@@ -212,10 +211,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """A scheduler of this call's own (it has state) and how many updates to make."""
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule is {schedule!r}; use one of {', '.join(SCHEDULES)}")
-        least = 2 if schedule == "official" else 1
-        if isinstance(steps, bool) or int(steps) != steps or not least <= steps <= MAX_STEPS:
-            raise ValueError(f"num_inference_steps must be a whole number from {least} to {MAX_STEPS}, it is {steps}")
-        times = flow.official_times(int(steps)) if schedule == "official" else flow.sampling_times(int(steps))
+        steps = flow.check_steps(steps, least=2 if schedule == "official" else 1)
+        times = flow.official_times(steps) if schedule == "official" else flow.sampling_times(steps)
         scheduler = type(self.scheduler).from_config(self.scheduler.config, shift=1.0)
         scheduler.set_timesteps(sigmas=flow.shift_time(times, time_shift).tolist(), device=self._execution_device)
         # The scheduler adds a last time 0, where the authors' grid does not go.

@@ -10,6 +10,7 @@ network is wide); its velocity is then (x_t - x) / t, with t kept above MIN_TIME
 import torch
 from torch import Tensor
 
+MAX_STEPS = 1000
 # Below this time the velocity of a data prediction is not divided any further (RAEv2: 0.05).
 MIN_TIME = 0.05
 
@@ -52,6 +53,14 @@ def logit_normal_time(u: Tensor, shift: float = 1.0, mean: float = 0.0, std: flo
     conventions, training time)."""
     normal = torch.special.ndtri(u.double().clamp(1e-6, 1 - 1e-6))
     return shift_time(torch.sigmoid(mean + std * normal), shift).to(u.dtype)
+
+
+def check_steps(steps: int, least: int = 1) -> int:
+    """A number of sampling steps as an int; ValueError for what is none."""
+    whole = isinstance(steps, (int, float)) and not isinstance(steps, bool) and int(steps) == steps
+    if not whole or not least <= steps <= MAX_STEPS:
+        raise ValueError(f"num_inference_steps must be a whole number from {least} to {MAX_STEPS}, it is {steps!r}")
+    return int(steps)
 
 
 def sampling_times(steps: int) -> Tensor:

@@ -62,6 +62,13 @@ def combine(velocities: Tensor, factors: tuple[float, ...]) -> Tensor:
     return total
 
 
+def check_scale(scale: float, name: str = "guidance_scale") -> None:
+    """ValueError for what is no scale."""
+    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if not number or not 0 <= scale <= 100:
+        raise ValueError(f"{name} must be a number from 0 to 100, it is {scale!r}")
+
+
 def check_interval(interval: tuple[float, float]) -> None:
     """ValueError for what is no interval of times."""
     try:
@@ -97,10 +104,8 @@ class Schedule:
     reduced_scale: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.scale <= 100:
-            raise ValueError(f"guidance_scale must be from 0 to 100, it is {self.scale}")
-        if not 0 <= self.reduced_scale <= 100:
-            raise ValueError(f"the reduced guidance scale must be from 0 to 100, it is {self.reduced_scale}")
+        check_scale(self.scale)
+        check_scale(self.reduced_scale, "the reduced guidance scale")
         for interval in (self.interval, *(self.reduced or ())):
             check_interval(interval)
 

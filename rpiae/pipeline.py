@@ -28,7 +28,6 @@ from .transformer import Context, RPiAETransformer2DModel
 
 FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_guidance_scale": 1.5}
 OUTPUT_TYPES = ("pil", "pt", "latent")
-MAX_STEPS = 1000
 
 
 @dataclass
@@ -91,7 +90,10 @@ class RPiAEPipeline(DiffusionPipeline):
             vae=vae, transformer=transformer, text_encoder=text_encoder, scheduler=scheduler
         )
         settings = RegionSettings.from_dict(plain(region or {}))
-        self.register_to_config(defaults=FALLBACK_DEFAULTS | plain(defaults or {}), region=settings.to_dict())
+        given = plain(defaults or {})
+        if not isinstance(given, dict) or not given.keys() <= FALLBACK_DEFAULTS.keys():
+            raise ValueError(f"defaults name {', '.join(FALLBACK_DEFAULTS)} and nothing else, they are {given!r}")
+        self.register_to_config(defaults=FALLBACK_DEFAULTS | given, region=settings.to_dict())
         self._interrupt = False
 
     @classmethod
@@ -231,6 +233,8 @@ class RPiAEPipeline(DiffusionPipeline):
         """Arguments as lists of equal length; every mistake of the caller's is found here, before any work."""
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
+        if not isinstance(prompt, (str, list, tuple, type(None))):
+            raise ValueError(f"prompt must be a text or a list of texts, it is {prompt!r}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
         pictures = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
         if image is not None and not pictures:
@@ -263,13 +267,9 @@ class RPiAEPipeline(DiffusionPipeline):
         settings = {
             name: self.config.defaults[name] if value is None else value for name, value in given.items()
         }
-        steps = settings["num_inference_steps"]
-        if isinstance(steps, bool) or int(steps) != steps or not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"num_inference_steps must be a whole number from 1 to {MAX_STEPS}, it is {steps}")
         for name in ("guidance_scale", "image_guidance_scale"):
-            if not 0 <= settings[name] <= 100:
-                raise ValueError(f"{name} must be from 0 to 100, it is {settings[name]}")
-        return settings | {"num_inference_steps": int(steps)}
+            guidance.check_scale(settings[name], name)
+        return settings | {"num_inference_steps": flow.check_steps(settings["num_inference_steps"])}
 
     def _source(self, picture, mask) -> Source:
         picture = images.load(picture)

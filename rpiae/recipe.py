@@ -16,10 +16,11 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from uuid import uuid4
 
 from PIL import Image, PngImagePlugin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from .files import whole
 
 if TYPE_CHECKING:
     import torch
@@ -104,26 +105,19 @@ def save_png(image: Image.Image, path: str | os.PathLike, recipe: Recipe | None 
     if recipe is not None:
         texts.add_itxt("parameters", recipe.parameters())
         texts.add_itxt(CHUNK, recipe.to_json())
-    path = Path(path)
     check_writable(path)
-    # In the same folder, because only there the last step is one that either happens or does not.
-    part = path.with_name(f".{path.stem[:40]}-{uuid4().hex}.part")
-    try:
-        with part.open("xb") as stream:
-            image.save(stream, "PNG", pnginfo=texts, compress_level=3)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with whole(path) as part, part.open("xb") as stream:
+        image.save(stream, "PNG", pnginfo=texts, compress_level=3)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
-def check_writable(path: str | os.PathLike) -> None:
-    """Raise ValueError for a place where no PNG can be put: to be told before the work, not after it."""
+def check_writable(path: str | os.PathLike, endings: tuple[str, ...] = (".png",)) -> None:
+    """Raise ValueError for a place where no file of these endings can be put: to be told before the work, not after."""
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"'{path.name}' must end in .png: the recipe is kept inside the PNG.")
+    if path.suffix.lower() not in endings:
+        why = ": the recipe is kept inside the PNG" if endings == (".png",) else ""
+        raise ValueError(f"'{path.name}' must end in {' or '.join(endings)}{why}.")
     if path.is_dir():
         raise ValueError(f"'{path.name}' is a folder. Give the name of a file.")
     if not path.parent.is_dir():

@@ -1,1 +1,1 @@
-"""Training, data and evaluation: reproduces every checkpoint of the studio."""
+"""Training, data and evaluation of the studio's checkpoints."""

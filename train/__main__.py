@@ -1,8 +1,9 @@
 """Train: `python -m train CONFIG STAGE [key=value ...] [--resume] [--dry-run]`.
 
-    python -m train stickers-256 all             # every stage that is not finished, then the checkpoint folder
-    python -m train smoke all output=/tmp/smoke  # seconds
+    python -m train smoke all output=/tmp/smoke  # every stage that is not finished, then the checkpoint folder; seconds
+    python -m train stickers-256 all checkpoint=runs/stickers-256/checkpoint    # the bundled one's kind: hours
     python -m train evaluate stickers-256 --checkpoint assets/checkpoints/stickers-256
+    python -m train growth stickers-256          # what it could do after so many scenes: a table and curves
     python -m train study-pivot stickers-256     # what the pivot loss does: a table
     python -m train study-settings stickers-256  # short trials of single settings: tables
     python -m train study-sampling stickers-256  # steps, time shift and guidance, judged: a table
@@ -66,6 +67,7 @@ def _train(arguments: list[str]) -> None:
         print(describe(config, names))
         return
     stages.check_data(names)
+    stages.check_place(names)
     resume = options.resume or options.stage == "all"
     trained = [stages.run(name, resume, revise=options.resume) for name in names]
     if is_main_process() and (any(trained) or not stages.published()):
@@ -77,6 +79,12 @@ def _evaluate(arguments: list[str]) -> None:
     from .evaluate.command import main as evaluate
 
     evaluate(arguments)
+
+
+def _growth(arguments: list[str]) -> None:
+    from .evaluate.growth import main as growth
+
+    growth(arguments)
 
 
 def _study_pivot(arguments: list[str]) -> None:
@@ -147,6 +155,7 @@ def _push(arguments: list[str]) -> None:
 
 COMMANDS = {
     "evaluate": _evaluate,
+    "growth": _growth,
     "study-pivot": _study_pivot,
     "study-sampling": _study_sampling,
     "study-settings": _study_settings,

@@ -42,8 +42,8 @@ def _legs(config: TrainingConfig, legs: dict[str, list[dict]], sample: str) -> s
     """How it was trained; `sample`: what one is."""
     words = (
         f"`python -m train {config.name} all` trains what the config says today. This checkpoint was trained in these "
-        "legs, each stage's in order: a later leg of a stage goes on from the one before or, where the tokenizer was "
-        f"made anew, takes its place. A sample is {sample}."
+        "legs, each stage's in order: a later leg continues the one before, or replaces it where the tokenizer was "
+        f"made anew. A sample is {sample}."
     )
     leg_lines = "\n".join(
         f"| {name} | {leg['samples']:,} | {leg['minutes']:.0f} | {leg['machine']} |"
@@ -65,10 +65,11 @@ def _sticker_card(
         tags = "text-to-image, image-editing, image-tokenizer"
         what += " and a diffusion transformer for text-to-image and instruction editing on its latents"
         encoder = " The text encoder, all-MiniLM-L6-v2, is installed with the requirements."
-        sample = "a picture, in the last stages a scene with two edits and captions"
+        sample = "a picture; of the transformer, a scene with two edits and captions"
         limits = (
-            "It draws and edits sticker scenes. It is no photo editor: on photos the tokenizer blurs and instructions "
-            "are followed by chance. English only, up to 64 word pieces, 256 pixels."
+            "It draws and edits sticker scenes. It is no photo editor: it has never seen a photo, and nothing was "
+            "measured on any. How often each kind of edit and picture succeeds is in the tables. English only, up to "
+            "64 word pieces, 256 pixels."
         )
     about = (
         f"{what}, trained by this repository on **sticker scenes**: pictures of 129 nouns in two drawing styles and "

@@ -95,6 +95,24 @@ class Stages:
             if missing := missing_sources(data):
                 raise ValueError(f"stage {name} has no data: {'; '.join(missing)} (docs/data.md)")
 
+    def check_place(self, names: list[str]) -> None:
+        """ValueError when what is to be trained would take the place of somebody else's transformer in the checkpoint
+        folder: one that comes from legs which neither this output nor `init` has."""
+        drawing, folder = publish.transformer_stages(self.config), self.config.checkpoint
+        if not any(self.finished(name) is None for name in names if name in (*drawing, self.tokenizer_stage)):
+            return
+        own = [json.loads(self._finished_file(name).read_text(encoding="utf-8")) for name in self._finished_here()]
+        if self.config.init is not None:
+            own += [leg for legs in publish.read_legs(self.config.init).values() for leg in legs]
+        listed = publish.read_legs(folder)
+        lost = [leg for name in drawing for leg in listed.get(name, []) if leg not in own]
+        if lost and (folder / "transformer").is_dir():
+            raise ValueError(
+                f"{folder} holds a transformer of {sum(leg['samples'] for leg in lost):,} samples of training, which "
+                f"this run does not go on from and would replace: choose another checkpoint=, go on from it with "
+                f"init={folder}, or remove that folder"
+            )
+
     def run(self, name: str, resume: bool = True, revise: bool = False) -> bool:
         """Train one stage to its end; False when it was finished already. See `Loop.run`."""
         if (leg := self.finished(name)) is not None:

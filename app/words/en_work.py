@@ -184,8 +184,8 @@ WORK = {
     "again.",
     "error.unexpected": "Something went wrong here that should not have. The server's log says what. "
     "Your settings are kept; try again.",
-    "error.checkpoint": "There is no checkpoint in {folder}. Make one with `make checkpoint`, "
-    "or name another folder with --checkpoint.",
+    "error.checkpoint": "There is no checkpoint in {folder}. Name another folder with --checkpoint; "
+    "`make checkpoint` makes one, in runs/stickers-256/checkpoint.",
     "error.port": "The studio cannot listen at {host}, port {port}: it is in use or not of this machine. "
     "Choose another with --port or --host.",
     "error.no_weights_published": "No weights of {name} were published, so there is nothing to fetch.",

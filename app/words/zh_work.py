@@ -169,7 +169,8 @@ WORK = {
     "error.memory": "内存不足，您的设置仍然保留。请减少图片数量，在“模型”中换用较小的模型权重，"
     "或关闭其他程序，然后重试。",
     "error.unexpected": "发生了意外错误，详情见服务器日志。您的设置已保留，请重试。",
-    "error.checkpoint": "{folder} 中没有模型权重。请运行 `make checkpoint` 制作，或用 --checkpoint 指定其他文件夹。",
+    "error.checkpoint": "{folder} 中没有模型权重。请用 --checkpoint 指定其他文件夹；"
+    "`make checkpoint` 会在 runs/stickers-256/checkpoint 中训练一个。",
     "error.port": "无法在 {host} 的端口 {port} 上监听：端口已被占用，或该地址不属于本机。"
     "请用 --port 或 --host 另行指定。",
     "error.no_weights_published": "{name} 没有公开的权重，因此无法下载。",

@@ -36,7 +36,8 @@ def load(source: str | os.PathLike | None = None) -> RPiAETokenizer:
         folder = find()
         if folder is None:
             raise ValueError(
-                "The bundled checkpoint is not there. Make it with `make checkpoint`, or name another folder."
+                "The bundled checkpoint is not there. Name another folder; `make checkpoint` makes one, in "
+                "runs/stickers-256/checkpoint."
             )
     else:
         folder = resolve(source)

@@ -22,6 +22,10 @@ def studio(studio_checkpoint, tmp_path_factory):
     running.start()
     yield running
     running.stop()
+    # Of all that the tests did with it.
+    places = [line.split(" ", 1)[1] for line in running.connections.read_text().splitlines()]
+    assert places
+    assert [place for place in places if not place.startswith(("127.", "::1", "localhost", "None"))] == []
 
 
 @pytest.fixture(scope="session")

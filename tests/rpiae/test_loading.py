@@ -58,6 +58,8 @@ DAMAGES = {
     "other text model": (lambda f: change_json(f / "text_encoder" / "config.json", sha256="0" * 64), "SHA-256"),
     "text not installed": (lambda f: change_json(f / "text_encoder" / "config.json", model="no/such"), "no/such"),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json is missing"),
+    "defaults that are none": (lambda f: change_json(f / "model_index.json", defaults=[6]), "defaults name num_inf"),
+    "unknown default": (lambda f: change_json(f / "model_index.json", defaults={"steps": 6}), "defaults name num_inf"),
     "bad region": (lambda f: change_json(f / "model_index.json", region={"low": 2}), "low <= high"),
 }  # fmt: skip
 

@@ -239,7 +239,10 @@ def test_reconstruct_keeps_the_size(pipe):
 def in_mode(mode):
     if mode == "I;16":
         return photo().convert("L").convert("I").point(lambda value: value * 257).convert("I;16")
-    return photo().convert(mode)
+    picture = photo().convert(mode)
+    if "A" in mode:  # from nothing to all
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    return picture
 
 
 def as_file(picture, form, **settings):
@@ -260,6 +263,7 @@ PICTURES = {
     "JPEG turned by EXIF": turned,
     "CMYK JPEG": lambda: as_file(in_mode("CMYK"), "JPEG"),
     "palette PNG": lambda: as_file(in_mode("P"), "PNG"),
+    "palette PNG, one colour transparent": lambda: as_file(in_mode("P"), "PNG", transparency=3),
     "12 megapixels": lambda: photo(4000, 3000),
 }
 
@@ -286,6 +290,9 @@ def test_every_kind_of_picture_is_edited_and_keeps_its_untouched_pixels(pipe, ki
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": "  ", "image": photo()}, "instruction is empty"),
         ({"prompt": []}, "prompt is empty"),
+        ({"prompt": 7}, "prompt must be a text or a list of texts, it is 7"),
+        ({"prompt": "a", "guidance_scale": "2"}, "guidance_scale must be a number from 0 to 100, it is '2'"),
+        ({"prompt": "a", "num_inference_steps": "6"}, "whole number from 1 to 1000, it is '6'"),
         ({"prompt": "word " * 80}, "82 word pieces and this model reads 64"),
         ({"prompt": "a", "image": photo(8, 200)}, "8"),
         ({"prompt": ["a", "b"], "image": [photo()] * 3}, "2 prompts for 3 pictures"),
@@ -293,7 +300,7 @@ def test_every_kind_of_picture_is_edited_and_keeps_its_untouched_pixels(pipe, ki
         ({"prompt": "a", "image": photo(), "mask_image": Image.new("L", (5, 5), 255)}, "mask"),
         ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps"),
         ({"prompt": "a", "num_inference_steps": 2.5}, "num_inference_steps"),
-        ({"prompt": "a", "guidance_scale": -1}, "guidance_scale must be from 0 to 100"),
+        ({"prompt": "a", "guidance_scale": -1}, "guidance_scale must be a number from 0 to 100, it is -1"),
         ({"prompt": "a", "output_type": "jpeg"}, "output_type is 'jpeg'"),
         ({"prompt": "a", "latents": torch.zeros(1, 4, 16, 16)}, "latents must be"),
         ({"prompt": ["a", "b"], "generator": seeds(1)}, "1 generators for 2 pictures"),

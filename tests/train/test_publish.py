@@ -118,6 +118,19 @@ def test_a_checkpoint_survives_a_kill_in_the_middle_of_its_swap(finished):
     assert RPiAEPipeline.from_pretrained(config.checkpoint).config.region["latent_threshold"] == 0.123
 
 
+def test_no_run_replaces_a_transformer_that_it_does_not_go_on_from(finished, tmp_path, capsys):
+    settings, config = finished
+    assert main(["smoke", "all", *settings]) == 0
+    before = (config.checkpoint / "training.json").read_bytes()
+    other = [f"output={tmp_path}/other", f"checkpoint={config.checkpoint}", "stages.edit.samples=4"]
+    for stage, change in (("all", []), ("edit", []), ("decoder", ["stages.decoder.samples=8"])):
+        assert main(["smoke", stage, *other, *change]) == 2
+        assert "holds a transformer of 0 samples of training" in capsys.readouterr().err
+    assert (config.checkpoint / "training.json").read_bytes() == before and not (tmp_path / "other").exists()
+    assert main(["smoke", "edit", *other, f"init={config.checkpoint}"]) == 0  # a further leg of it
+    assert [leg["samples"] for leg in read_legs(config.checkpoint)["edit"]] == [0, 4]
+
+
 def test_half_a_result_is_no_result(finished):
     _, config = finished
     whole = stages.Stages(config)

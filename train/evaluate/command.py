@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 
 from rpiae import RPiAEPipeline
+from rpiae.tokenizers.rpiae import BUNDLED
 
 from ..card import model_card
 from ..config import DiffusionStage, load_config
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> None:
     tables = report.run(pipe, folder, n=options.pictures, seed=options.seed, **common)
     text = report.markdown(tables)
     (folder / "README.md").write_text(model_card(config, folder, read_legs(folder), text), encoding="utf-8")
-    if folder.resolve() == config.checkpoint.resolve() and README.is_file():
+    if folder.resolve() == BUNDLED and README.is_file():
         write_between_markers(README, text)
     print(text)
 

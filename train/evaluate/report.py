@@ -112,7 +112,7 @@ def _said_of(common: Sequence[str], words: Sequence[str]) -> str:
     if not common:
         return ""
     on_signs = f", with {', '.join(words)} on signs" if words else ""
-    return f" Common nouns, which training showed more often: {', '.join(common)}{on_signs}."
+    return f" Common nouns, which training showed more often, have as many other cases: {', '.join(common)}{on_signs}."
 
 
 def _percent(share: float | None) -> str:
@@ -179,6 +179,7 @@ def _judge(accuracy: Mapping[str, Mapping]) -> str:
     rows.append(["not edited at all: rejected", _percent(float(np.mean(list(undone.values())))), "-"])
     head = ["pictures", "places known (edits)", "places free (text to image)"]
     taken_in = [f"{category} {_percent(share)}" for category, share in undone.items() if share < 1]
-    text = f"**The judge's own accuracy**, {accuracy['n']} pictures a row, a quarter of that for each category that is "
-    text += f"not edited{': ' if taken_in else ''}{', '.join(taken_in)}"
+    text = f"**The judge's own accuracy**, {accuracy['n']} pictures a row; in the last row a quarter of that "
+    text += "for each kind of edit, judged as if done"
+    text += f". Not always rejected: {', '.join(taken_in)}" if taken_in else ""
     return f"{text}\n\n{_table(head, rows)}"

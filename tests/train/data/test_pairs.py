@@ -2,8 +2,9 @@
 
 import pytest
 
+from train.config import load_config
 from train.data.pairs import ScenePairs
-from train.data.scenes import CATEGORIES, VOCABULARY
+from train.data.scenes import CATEGORIES, VOCABULARY, unseen_pairs
 from train.data.scenes.scene import at_place, region
 from train.data.scenes.vocabulary import SIGN
 
@@ -35,6 +36,18 @@ def test_common_nouns_have_their_share_of_the_items():
     assert 10 < sum(common) < 30
     assert set().union(*(nouns(all_of_them, index) for index in range(40))) == set(COMMON)
     assert len(VOCABULARY.drawn_nouns) > 100  # whole again
+
+
+def test_no_training_picture_shows_a_pair_that_is_kept_for_tests():
+    """By the bundled checkpoint's own settings."""
+    stage = load_config("stickers-256").stages["edit"]
+    some = pairs(
+        common=stage.common_nouns, common_share=stage.common_share, common_words=stage.common_words,
+        sampling=stage.scene_sampling, edit_weights=stage.edit_weights,
+    )  # fmt: skip
+    for index in range(150):
+        first, second, _ = some.edits(index)
+        assert not any(unseen_pairs(scene) for scene in (first.source, first.target, second.source, second.target))
 
 
 def test_signs_of_common_scenes_say_common_words():

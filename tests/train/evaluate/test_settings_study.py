@@ -18,7 +18,7 @@ groups:
     question: Held how strongly?
     fresh: [decoder]
     stages: {{pivot: 16}}
-    rows: {{held: [], free: [stages.pivot.pivot=0]}}
+    rows: {{held: [], again: [], free: [stages.pivot.pivot=0]}}
   bridge:
     question: How wide?
     fresh: [bridge]
@@ -53,17 +53,19 @@ def test_rows_differ_in_what_they_name(command, tmp_path, capsys):
     found = json.loads((tmp_path / "trials.json").read_text())
     numbers = {group: {row: one["numbers"] for row, one in rows.items()} for group, rows in found.items()}
     assert {group: list(rows) for group, rows in numbers.items()} == {
-        "pivot": ["held", "free"], "bridge": ["8 channels", "4 channels"], "transformer": ["data", "velocity"],
+        "pivot": ["held", "again", "free"], "bridge": ["8 channels", "4 channels"], "transformer": ["data", "velocity"],
         "leg": ["shift 2", "shift 8"],
     }  # fmt: skip
-    for group, column in {"pivot": "psnr", "bridge": "psnr", "transformer": "edit", "leg": "edit"}.items():
+    for group, column in {"bridge": "psnr", "transformer": "edit", "leg": "edit"}.items():
         one, other = numbers[group].values()
         assert one[column] != other[column]
+    held, again, free = (one["psnr"] for one in numbers["pivot"].values())
+    assert held == again != free  # one start, one order of data: what is no other setting is no other number
     assert numbers["bridge"]["4 channels"]["trained"] < numbers["bridge"]["8 channels"]["trained"]
     assert "noisy_psnr" in numbers["bridge"]["8 channels"] and "noisy_psnr" not in numbers["pivot"]["held"]
     table = (tmp_path / "trials.md").read_text()
     assert table in capsys.readouterr().out
-    assert "**How wide?** (bridge anew, samples: bridge 16, decoder 8)" in table and "| 4 channels |" in table
+    assert "**How wide?** (bridge anew; samples: bridge 16, decoder 8)" in table and "| 4 channels |" in table
     assert not list((tmp_path / "runs").glob("trial*"))  # weights are not kept
 
 
@@ -80,8 +82,34 @@ def test_a_row_is_trained_again_only_when_what_decides_it_has_changed(command, t
     assert "there is no group bridges; there are: pivot, bridge, transformer, leg" in capsys.readouterr().err
 
 
+def test_what_cannot_be_tried_is_told_before_anything_is_trained(command, tmp_path, capsys):
+    file = tmp_path / "trials.yaml"
+    for before, after, said in (
+        ("stages: {edit: 4}", "stages: {}", "groups.transformer.stages"),
+        ("[models.transformer.prediction=velocity]", "[models.decoder.num_layers=2]", "say fresh: [decoder]"),
+        ("stages: {pivot: 16}", "stages: {representation: 16}", "stage representation cannot be tried"),
+    ):
+        whole = file.read_text()
+        assert before in whole
+        file.write_text(whole.replace(before, after))
+        assert command() == 2
+        assert said in capsys.readouterr().err
+        file.write_text(whole)
+    assert not (tmp_path / "trials.json").exists()
+
+
+def test_rows_of_another_start_are_left_out_of_the_table(command, tmp_path):
+    assert command("--groups", " leg, ") == 0
+    found = json.loads((tmp_path / "trials.json").read_text())
+    trials = settings_study.load_trials(str(tmp_path / "trials.yaml"))
+    assert "shift 8" in settings_study.markdown(trials, found)
+    found["leg"]["shift 8"]["basis"] = "another"
+    assert "shift 8" not in settings_study.markdown(trials, found)
+
+
 def test_the_bundled_trials_are_of_settings_that_there_are():
     trials = settings_study.load_trials("stickers-256")
-    for group in trials.groups.values():
-        plain = group.config("stickers-256", [])
-        assert sum(group.config("stickers-256", list(row)) == plain for row in group.rows.values()) == 1
+    rows = list(settings_study.planned(trials, "stickers-256", [], list(trials.groups)))
+    for title in trials.groups:
+        of = [trial for group, _, trial in rows if group == title]
+        assert [trial.config == trial.plain for trial in of] == [True] + [False] * (len(of) - 1)
