@@ -312,14 +312,15 @@ def _flatten(picture: Image.Image) -> Image.Image:
 
 
 def _from_deep(picture: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits a pixel to 8-bit RGB, with 65535 as white; floats are taken as [0, 1] or 0-255.
+    """Grey of 16 or 32 bits a pixel to 8-bit RGB, with 65535 as white; floats are taken as [0, 1] or, when any is above
+    2, as 0-255.
 
     A PNG's 16-bit colour key (tRNS) becomes white, as all that is transparent.
     """
     values = np.asarray(picture)
     if picture.mode == "F":
         values = np.nan_to_num(values)
-        white = 1.0 if values.max() <= 1 else 255.0
+        white = 1.0 if values.max() <= 2 else 255.0  # resampling overshoots
     else:
         white = 65535.0
     grey = (np.clip(values / np.float32(white), 0, 1) * 255).round().astype(np.uint8)

@@ -20,7 +20,7 @@ from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
 from .compiled import compile_steps, nothing_compiled_anew
 from .images import Letterbox
-from .loading import cast, open_pipeline, plain
+from .loading import open_pipeline, plain
 from .noise import draw_noise
 from .region import RegionSettings, allowed_area, change_mask, composite, likely_area, snap
 from .text import TextEncoder, TextStates
@@ -48,6 +48,18 @@ class Source:
     square: Image.Image
     letterbox: Letterbox
     painted: Image.Image | None
+
+
+def _masks(given, count: int) -> list:
+    """A mask, or none, for each of so many pictures."""
+    masks = list(given) if isinstance(given, (list, tuple)) else [given]
+    if len(masks) == 1:
+        masks = masks * count
+    if given is not None and not count:
+        raise ValueError("a mask needs a picture to edit; give image= as well")
+    if len(masks) != count:
+        raise ValueError(f"{len(masks)} masks for {count} pictures; give one, or one for each")
+    return masks
 
 
 def _repeats(sources: list[Source]) -> tuple[list[int], list[int]]:
@@ -112,7 +124,7 @@ class RPiAEPipeline(DiffusionPipeline):
         pipe = cls(
             vae=vae or AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
             transformer=RPiAETransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),
-            text_encoder=cast(TextEncoder.from_pretrained(folder / "text_encoder"), torch_dtype),
+            text_encoder=TextEncoder.from_pretrained(folder / "text_encoder", torch_dtype=torch_dtype),
             scheduler=scheduler,
             defaults=index.get("defaults"),
             region=index.get("region"),
@@ -195,13 +207,13 @@ class RPiAEPipeline(DiffusionPipeline):
             image_guidance_scale=image_guidance_scale,
         )  # fmt: skip
         guidance.check_interval(guidance_interval)
+        x = draw_noise(len(prompts), self.vae.latent_shape, generator, latents).to(self._execution_device)
         source_latent = self._encode_sources(sources) if sources else None
         branches = guidance.branches(
             settings["guidance_scale"], settings["image_guidance_scale"], bool(sources), bool(negative_prompt),
             whole=tuple(guidance_interval) == guidance.WHOLE,
         )  # fmt: skip
         context = self._encode_context(prompts, negative_prompt or "", branches, source_latent)
-        x = draw_noise(len(prompts), self.vae.latent_shape, generator, latents).to(self._execution_device)
         steps = settings["num_inference_steps"]
         x, changes = self._denoise(x, context, branches, guidance_interval, steps, callback_on_step_end)
         if output_type == "latent":
@@ -250,13 +262,11 @@ class RPiAEPipeline(DiffusionPipeline):
         if not prompts or not all(isinstance(text, str) and text.strip() for text in prompts):
             example = "make the car blue" if pictures else "a cat to the left of a red car"
             raise ValueError(f'the {what} is empty; write what you want, for example "{example}"')
+        if not isinstance(negative_prompt, (str, type(None))):
+            raise ValueError(f"negative_prompt must be a text, one for all pictures, it is {negative_prompt!r}")
         for text in [*prompts, negative_prompt or ""]:
             self.text_encoder.check(text)
-        masks = list(mask_image) if isinstance(mask_image, (list, tuple)) else [mask_image] * len(pictures)
-        if len(masks) != len(pictures):
-            raise ValueError(f"{len(masks)} masks for {len(pictures)} pictures; give one, or one for each")
-        if mask_image is not None and not pictures:
-            raise ValueError("a mask needs a picture to edit; give image= as well")
+        masks = _masks(mask_image, len(pictures))
         # A picture that is given several times, to be edited by several seeds, is one source.
         given = {(id(picture), id(mask)): (picture, mask) for picture, mask in zip(pictures, masks, strict=True)}
         once = {key: self._source(*pair) for key, pair in given.items()}

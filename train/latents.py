@@ -61,8 +61,7 @@ class LatentFolder:
             "tokenizer": fingerprint(vae), "image_size": vae.config.image_size, "flip": data.flip,
             "pictures": hashlib.sha256("\n".join(reader.sources[0].names()).encode()).hexdigest(),
         }  # fmt: skip
-        self._places: dict[str, tuple[int, int]] = {}
-        self._parts: list[np.ndarray] = []
+        self._names: np.ndarray | None = None
 
     def write(self, workers: int = 0, precision: str = "no") -> None:
         """Write what is missing; all processes together. ValueError when the folder holds other latents."""
@@ -79,11 +78,13 @@ class LatentFolder:
 
     def latent(self, name: str, flipped: bool) -> torch.Tensor:
         """Of one picture, float32 (C, h, w); a `Fault` when it has none."""
-        if not self._parts:
+        if self._names is None:
             self._open()
-        if name not in self._places:
+        wanted = name.encode()
+        place = int(np.searchsorted(self._names, wanted))
+        if place == len(self._names) or self._names[place] != wanted:
             raise Fault("no latent", f"{name} has no latent in {self.folder.name}")
-        part, row = self._places[name]
+        part, row = self._places[place]
         return torch.from_numpy(self._parts[part][row, int(flipped)].astype(np.float32))
 
     def _check(self) -> None:
@@ -134,10 +135,16 @@ class LatentFolder:
             return torch.stack(list(both), dim=1).half().cpu().numpy()
 
     def _open(self) -> None:
+        """Names in order, and part and row of each, as arrays: every process that loads data has them."""
+        names, places, self._parts = [], [], []
         for number, path in enumerate(self._finished()):
             self._parts.append(np.load(path, mmap_mode="r"))
-            names = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            self._places |= {name: (number, row) for row, name in enumerate(names)}
+            own = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            names += [name.encode() for name in own]
+            places += [(number, row) for row in range(len(own))]
+        listed = np.array(names, dtype=np.bytes_)
+        order = listed.argsort(kind="stable")
+        self._names, self._places = listed[order], np.array(places, dtype=np.int64).reshape(-1, 2)[order]
 
 
 def fingerprint(vae: AutoencoderRPiAE) -> str:

@@ -338,7 +338,8 @@ class Loop:
 
     def _check_finite(self, losses: dict[str, Tensor]) -> None:
         """Of a batch: before the step is taken, and of what learns beside the loss. On all processes alike."""
-        if not all(torch.isfinite(value) for value in losses.values()):
+        values = [value.detach().float() for value in losses.values()]
+        if values and not torch.stack(values).isfinite().all():  # one wait for a GPU, however many there are
             raise self.failures.of_losses(self.progress.step, losses)
 
     def _check_gradient(self, clip_norm: float | None) -> None:
@@ -407,6 +408,8 @@ class Loop:
     def _save_is_due(self) -> bool:
         """By the main process's clock, for all."""
         waited = time.monotonic() - self.last_saved > 60 * self.settings.checkpoint_minutes
+        if self.accelerator.num_processes == 1:
+            return waited
         due = torch.tensor(float(waited and self.accelerator.is_main_process), device=self.accelerator.device)
         return bool(mean_over_processes(due) > 0)
 

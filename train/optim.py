@@ -54,27 +54,6 @@ def rate(sample: int, samples: int, settings: OptimizerSettings, batch: int = 1)
     return warm
 
 
-def official_rate(
-    step: int,
-    steps_per_epoch: int,
-    decay: tuple[float, float],
-    shape: Literal["cosine", "linear"],
-    warmup_epochs: float = 0.0,
-    peak: float = 2e-4,
-    final: float = 2e-5,
-) -> float:
-    """The authors' learning rate at a step: warm-up from zero, constant, decay between two epochs, constant.
-
-    Tokenizer stages: decay (1, 16), "cosine", one warm-up epoch. LightningDiT: decay (40, 800), "linear", no warm-up.
-    (Reference facts (a).)
-    """
-    warmup = warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    begin, end = (epoch * steps_per_epoch for epoch in decay)
-    return final + (peak - final) * _left(step, begin, end, shape)
-
-
 def _left(now: float, begin: float, end: float, shape: Literal["cosine", "linear"]) -> float:
     """What is left of a decay between two moments: 1 before, 0 afterwards."""
     done = min(max((now - begin) / (end - begin), 0.0), 1.0)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rpiae.files import whole
+
 logger = logging.getLogger(__name__)
 
 RUBBISH = ".part"
@@ -100,6 +102,5 @@ class Log:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a small file so that it is the old one or the new one at every moment."""
-    part = file.with_name(file.name + RUBBISH)
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)
+    with whole(file) as part:
+        part.write_text(text, encoding="utf-8")

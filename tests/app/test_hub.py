@@ -1,10 +1,12 @@
 """What a download would fetch, and fetching it: from a tiny hub on this machine that speaks the client's language."""
 
+import re
 import threading
 import time
 from dataclasses import replace
 
 import pytest
+import torch
 from huggingface_hub import ModelInfo, constants
 
 from app import hub
@@ -13,6 +15,7 @@ from app.jobs import Jobs
 from app.service import Service
 from app.shelf import NotHere, Shelf, megabytes
 from app.store import Store
+from rpiae.recipe import circumstances
 from tests.app.tiny_hub import COMMIT, TinyHub
 
 FOLDER = {"model_index.json": 300, "vae/config.json": 900, "vae/diffusion_pytorch_model.safetensors": 335_000_000}
@@ -93,6 +96,7 @@ def test_a_checkpoint_is_planned_fetched_loaded_and_then_found_here(tiny_hub, st
         facts = shelf.service.facts
         assert (facts.kind, facts.name, facts.source, facts.licence) == ("classes", "name", "hf:org/name", "cc-by-4.0")
         assert not any("big.bin" in asked for asked in tiny_hub.asked)
+        assert re.fullmatch("[0-9a-f]{64}", circumstances("hf:org/name", "cpu", torch.float32)["checkpoint_sha256"])
         asked = len(tiny_hub.asked)
         assert not ended(shelf.load("hf:org/name")).wrong  # from this machine
         assert len(tiny_hub.asked) == asked

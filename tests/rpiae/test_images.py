@@ -105,6 +105,13 @@ def test_float_grey():
         assert np.array_equal(np.asarray(load(Image.fromarray(values)))[..., 1], np.round(ramp * 255))
 
 
+def test_a_float_picture_that_resampling_took_above_white_stays_as_bright():
+    values = np.full((16, 16), 0.7, dtype=np.float32)
+    values[0, 0] = 1.01
+    grey = np.asarray(load(Image.fromarray(values)))
+    assert grey[8, 8].tolist() == [178] * 3 and grey[0, 0].tolist() == [255] * 3
+
+
 def test_colour_key_of_a_png_is_white():
     grey = np.full((16, 16), 40, dtype=np.uint8)
     grey[:8] = 7

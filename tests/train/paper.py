@@ -1,6 +1,8 @@
 """The `paper-256` config in tiny, and the files that it wants: made-up weights of the real kinds, made-up pictures."""
 
+import math
 from pathlib import Path
+from typing import Literal
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -76,3 +78,30 @@ def overrides(folder: Path, **more: object) -> list[str]:
         settings |= {f"stages.{stage}.{name}": value for name, value in own.items()}
     settings["stages.pivot.pivot_constant_steps"] = 2
     return [f"{name}={value}" for name, value in (settings | more).items()]
+
+
+def official_rate(
+    step: int,
+    steps_per_epoch: int,
+    decay: tuple[float, float],
+    shape: Literal["cosine", "linear"],
+    warmup_epochs: float = 0.0,
+    peak: float = 2e-4,
+    final: float = 2e-5,
+) -> float:
+    """The authors' learning rate at a step: warm-up from zero, constant, decay between two epochs, constant.
+
+    Tokenizer stages: decay (1, 16), "cosine", one warm-up epoch. LightningDiT: decay (40, 800), "linear", no warm-up.
+    (Reference facts (a).)
+    """
+    warmup = warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    begin, end = (epoch * steps_per_epoch for epoch in decay)
+    return final + (peak - final) * left(step, begin, end, shape)
+
+
+def left(now: float, begin: float, end: float, shape: Literal["cosine", "linear"]) -> float:
+    """What is left of a decay between two moments: 1 before, 0 afterwards."""
+    done = min(max((now - begin) / (end - begin), 0.0), 1.0)
+    return 1 - done if shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from rpiae import AutoencoderRPiAE
 from rpiae.encoder import build_encoder, frozen_copy
 from rpiae.layers import tokens_to_map
+from tests.train.paper import official_rate
 from train.config import AutoencoderStage
 from train.losses import (
     adaptive_weight,
@@ -20,7 +21,6 @@ from train.losses import (
     noisy_features,
     pivot_weight,
 )
-from train.optim import official_rate
 from train.tasks import autoencoder
 from train.tasks.autoencoder import AutoencoderTask
 

@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, LightningDiT2DModel
 from rpiae.encoder import build_encoder
-from tests.train.paper import CLASSES, ENCODER, SIDE, overrides, write_classes, write_dinov2
+from tests.train.paper import CLASSES, ENCODER, SIDE, official_rate, overrides, write_classes, write_dinov2
 from train import failures
 from train.__main__ import main
 from train.config import load_config
 from train.data.reader import names
 from train.loop import Loop
 from train.official_start import load_dinov2, start_bridge_at_random
-from train.optim import build_optimizers, official_rate, rate
+from train.optim import build_optimizers, rate
 from train.perceptual import LpipsDistance
 from train.stages import Stages
 from train.tasks.autoencoder import AutoencoderTask

@@ -64,9 +64,11 @@ def _sources_and_targets(pictures: Tensor, batch: dict) -> tuple[Tensor, Tensor,
     return sources, pictures[rows, target].flatten(0, 1), source.flatten() >= 0
 
 
-def _mean(values: Tensor) -> Tensor:
-    """The mean; of nothing, 0."""
-    return values.sum() / max(1, values.numel())
+def _mean(values: Tensor, where: Tensor) -> Tensor:
+    """The mean of (samples, h, w) where samples, or cells, are asked for; of nothing, 0. No index that a GPU would be
+    waited for."""
+    where = where.view(*where.shape, *[1] * (values.ndim - where.ndim)).expand_as(values)
+    return values.where(where, 0.0).sum() / where.sum().clamp_min(1)
 
 
 class DiffusionTask(Task):
@@ -165,9 +167,9 @@ class DiffusionTask(Task):
         differs = self._differs(batch)
         changed = self._changed_tokens(differs)
         weighted = error * (1 + (stage.changed_weight - 1) * changed.float())
-        losses = {"loss": weighted.mean(), "caption": _mean(error[~editing])}
+        losses = {"loss": weighted.mean(), "caption": _mean(error, ~editing)}
         if batch["images"].shape[1] > 1:
-            losses |= {"edit": _mean(error[editing]), "changed": _mean(error[changed])}
+            losses |= {"edit": _mean(error, editing), "changed": _mean(error, changed)}
         if stage.change:
             losses["change"] = self._change_loss(predicted.changes, differs, editing)
             losses["loss"] = losses["loss"] + stage.change * losses["change"]
