@@ -82,11 +82,10 @@ class Comparison:
         return [name + RANDOM for name in NAMES if name not in here]
 
     def run(self, request: CompareRequest, progress: Progress) -> Outcome:
-        """A row for each tokenizer asked for. ValueError for one that is not known."""
+        """A row for each tokenizer asked for, all of which are known (see `check`)."""
         from rpiae import images
         from rpiae.tokenizers.comparison import sheet
 
-        self._check(request)
         total, found, drawing = len(request.tokenizers), [], True
         source = None if request.source is None else fitted(request.source, request.fit)
         for name in request.tokenizers:
@@ -112,13 +111,15 @@ class Comparison:
             stopped_at=None if drawing and len(found) == total else len(found),
         )
 
-    def _check(self, request: CompareRequest) -> None:
+    def check(self, request: CompareRequest) -> None:
+        """ValueError for a tokenizer that is not known."""
         from rpiae.tokenizers import NAMES
 
         known = self.names()
         for name in request.tokenizers:
             if name not in known and name not in [other + RANDOM for other in NAMES]:
-                raise ValueError(say("error.unknown_tokenizer", name=name[:40], names=", ".join(known)))
+                shown = name[:40].encode("utf-8", "backslashreplace").decode()  # halves of characters cannot be sent
+                raise ValueError(say("error.unknown_tokenizer", name=shown, names=", ".join(known)))
 
     def _compare(self, name: str, picture: Image.Image | None) -> Compared:
         """What one tokenizer makes of the picture; without numbers, and with the reason, when it fails."""

@@ -101,7 +101,7 @@ class EditTab:
         room = self.room
         room.after = (self._chain, [room.owner, room.job, self.kept], [self.strip, self.kept])
         fields = list(self.fields.values())
-        inputs = [self.picture, self.prompt, room.owner, self.kept, self.fresh, *fields, *self.area.inputs]
+        inputs = [self.picture, room.owner, self.kept, self.fresh, *fields, *self.area.inputs]
         room.wire(self._request, inputs, self.seed, self._check)
         self.area.wire(self.picture)
         describe_upload(self.service, self.picture, self.note, editing=True)
@@ -144,7 +144,7 @@ class EditTab:
 
     # a run
 
-    def _request(self, path: str | None, prompt: str, owner: str, kept: Any, fresh: bool, *values: Any) -> EditRequest:
+    def _request(self, path: str | None, owner: str, kept: Any, fresh: bool, *values: Any) -> EditRequest:
         asked = dict(zip(self.fields, values, strict=False))
         asked["seed"] = new_seed() if fresh else asked["seed"]
         source = self.service.picture(path)
@@ -159,13 +159,13 @@ class EditTab:
         held = steps and steps[-1].record.id == job and begins_with(file_at(self.room.jobs, steps, len(steps)), source)
         return (job, steps[-1].index) if held else ("", 0)
 
-    def _check(self, path: str | None, prompt: str, *rest: Any) -> list[dict[str, Any]]:
-        """Red words under the field that is missing."""
+    def _check(
+        self, path: str | None, owner: str, kept: Any, fresh: bool, prompt: str, *rest: Any
+    ) -> list[dict[str, Any]]:
+        """Red words under the field that is missing; of the fields the instruction is the first."""
         fine = gr.validate(True, "")
         words = gr.validate(bool(prompt and prompt.strip()), say("error.no_instruction"))
-        # The instruction is among the fields once more, and the page shows what is said of it last.
-        again = [fine] * 3 + [words] + [fine] * (len(rest) - 4)
-        return [gr.validate(bool(path), say("error.no_picture")), words, *again]
+        return [gr.validate(bool(path), say("error.no_picture")), fine, fine, fine, words, *[fine] * len(rest)]
 
     # edits of edits
 

@@ -27,6 +27,7 @@ from app.request import CompareRequest, EditRequest, GenerateRequest, Reconstruc
 from app.room import POLL
 from app.store import Record
 from app.texts import say
+from app.visitor import visitor
 
 PICTURE = "a picture"
 Picture = Annotated[str | None, PICTURE]  # of a parameter: an upload; of the result: a PNG with its recipe inside
@@ -183,12 +184,13 @@ class Endpoints:
         rows = [{name: self._plain(record, value) for name, value in row.items()} for row in record.rows]
         return {"job": record.id, "rows": rows}
 
-    async def read_recipe(self, image: Picture) -> dict:
+    def read_recipe(self, image: Picture) -> dict:
         """Reads the recipe in a PNG that was made here: prompt, seed, settings, checkpoint.
 
         Args:
             image: a PNG made by RPiAE Studio
         """
+        # No coroutine: Gradio runs it in a thread, where a large picture holds up nobody else.
         try:
             self.service.picture(image)  # says it where the file is no picture
             recipe, wrong = settings.recipe_in(image)
@@ -214,7 +216,7 @@ class Endpoints:
         def submit() -> str:
             asked = request()
             self.service.check(asked)
-            return self.jobs.submit(asked)
+            return self.jobs.submit(asked, address=visitor())
 
         try:
             job_id = await asyncio.to_thread(submit)

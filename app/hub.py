@@ -7,6 +7,7 @@ PATTERN ...`, which can be stopped at any time; an interrupted download goes on 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -22,6 +23,8 @@ from app.texts import say
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
+
+log = logging.getLogger(__name__)
 
 PREFIX = "hf:"
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,8 +95,14 @@ def fetch_here(source: str) -> Path:
 
     from rpiae.loading import hub_errors
 
-    with hub_errors(name):
-        folder = Path(snapshot_download(name, allow_patterns=wanted))
+    try:
+        with hub_errors(name):
+            folder = Path(snapshot_download(name, allow_patterns=wanted))
+    except ValueError:
+        raise
+    except Exception as fault:  # of a connection that broke off: each layer below has its own kinds
+        log.warning("%s could not be fetched", source, exc_info=fault)
+        raise ValueError(say("error.hub_away")) from fault
     return folder / file if file else folder
 
 

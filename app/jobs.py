@@ -25,7 +25,7 @@ from PIL import Image
 
 from app.batch import Drawn
 from app.outcome import Outcome, Progress, Stopped, no_memory, sentence
-from app.request import Request
+from app.request import PICTURE_FIELDS, Request
 from app.service import Service
 from app.store import Record, Store
 from app.texts import as_spoken_here, say
@@ -33,6 +33,8 @@ from app.texts import as_spoken_here, say
 log = logging.getLogger(__name__)
 
 PREVIEW_SIDE = 256
+OWNER_MAX = 64  # characters of an owner: pages send a uuid of 36
+PIXELS_MAX = 400_000_000  # of the pictures in the queue, at up to 4 bytes: a queue full of photographs, or ten of 40 MP
 RECENT = 600.0  # seconds for which a job that has ended stays in its owner's list
 REMEMBERED = 500  # finished jobs kept in memory; older ones are read from disk when somebody asks
 
@@ -72,6 +74,7 @@ class _Job:
     steps: int = 0
     first_step: float = 0.0  # time.monotonic() when step 1 was done
     preview: str = ""
+    address: str = ""  # where it came from, see `app.visitor`; never written down
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,32 @@ class _Errand:
 
 
 class Jobs:
-    """The queue and its worker. `service` is used by the worker thread alone."""
+    """The queue and its worker. `service` is used by the worker thread alone.
 
-    def __init__(self, service: Service, store: Store, *, limit: int = 32, limit_per_owner: int = 4) -> None:
+    Args:
+        limit: of unfinished jobs.
+        limit_per_owner: of those, one browser's. A browser says itself who it is, and a program says nothing.
+        limit_per_address: those from one address, browsers' and programs', on a server that others reach. Half of the
+            places, for many people may share one; who uses a server of their own may fill it.
+        limit_pixels: of the pictures of all unfinished jobs, which wait in memory.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        store: Store,
+        *,
+        limit: int = 32,
+        limit_per_owner: int = 4,
+        limit_per_address: int = 16,
+        limit_pixels: int = PIXELS_MAX,
+    ) -> None:
         self.service = service
         self.store = store
         self.limit = limit
         self.limit_per_owner = limit_per_owner
+        self.limit_per_address = limit_per_address
+        self.limit_pixels = limit_pixels
         self._jobs: dict[str, _Job] = {}
         self._waiting: deque[str] = deque()
         self._errands: deque[_Errand] = deque()
@@ -104,18 +126,25 @@ class Jobs:
         self._worker.start()
         return self
 
-    def submit(self, request: Request, owner: str = "") -> str:
-        """Queues a request and returns its job id (a uuid4). QueueFull when there is no room."""
+    def submit(self, request: Request, owner: str = "", address: str = "") -> str:
+        """Queues a request and returns its job id (a uuid4). QueueFull when there is no room, ValueError when it
+        cannot be written down: it has no place then."""
+        if not isinstance(owner, str) or len(owner) > OWNER_MAX or not owner.isprintable():
+            raise ValueError(say("error.not_a_request"))
         with self._changed:
-            self._check_room(owner)
+            self._check_room(request, owner, address)
             job_id = str(uuid.uuid4())
             record = Record(id=job_id, owner=owner, request=request.to_json(), created=time.time())
-            self._jobs[job_id] = _Job(record, request)  # holds the place while the picture is written
+            self._jobs[job_id] = _Job(record, request, address=address)  # holds the place while the picture is written
         try:
             record = self.store.begin(record, getattr(request, "source", None), getattr(request, "mask", None))
-        except (OSError, MemoryError) as fault:
+        except BaseException as fault:
             with self._changed:
                 del self._jobs[job_id]
+            if not isinstance(fault, Exception):
+                raise
+            if not isinstance(fault, (OSError, MemoryError)):
+                log.exception("a job could not be written down")
             raise ValueError(sentence(fault)) from fault
         with self._changed:
             self._jobs[job_id].record = record
@@ -210,7 +239,7 @@ class Jobs:
 
     # inside: everything below holds self._changed unless it says otherwise
 
-    def _check_room(self, owner: str) -> None:
+    def _check_room(self, request: Request, owner: str, address: str) -> None:
         open_jobs = [job for job in self._jobs.values() if not job.record.finished]
         if self._closed:
             raise QueueFull(say("error.closing"))
@@ -218,6 +247,11 @@ class Jobs:
             raise QueueFull(say("error.queue_full", count=len(open_jobs)))
         if owner and sum(job.record.owner == owner for job in open_jobs) >= self.limit_per_owner:
             raise QueueFull(say("error.own_queue_full", count=self.limit_per_owner))
+        limited = address and not self.service.allow_paths  # which is so on a server of one's own
+        if limited and sum(job.address == address for job in open_jobs) >= self.limit_per_address:
+            raise QueueFull(say("error.address_queue_full", count=self.limit_per_address))
+        if open_jobs and sum(_pixels(job.request) for job in open_jobs) + _pixels(request) > self.limit_pixels:
+            raise QueueFull(say("error.queue_large"))
 
     def _version(self, job_id: str) -> int:
         job = self._jobs.get(job_id)
@@ -266,24 +300,43 @@ class Jobs:
     # the worker thread; holds nothing
 
     def _work(self) -> None:
-        try:
-            self.service.load()  # before the first job, so that the first person waits less
-        except ValueError as fault:
-            log.error("%s", fault)
+        _survived(self._load)  # before the first job, so that the first person waits less
+        _survived(self._tidy)
         while (work := self._next()) is not None:
             if isinstance(work, _Errand):
-                work.work()
+                _survived(work.work)
                 continue
-            for job, record in self._answered(work):
-                with self._changed:
-                    self._running.remove(job.record.id)
-                    self._finish(job, record)
-            try:
-                self.store.sweep(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
-            except OSError as fault:  # somebody tidies the folder at the same time; the next job sweeps again
-                log.warning("the outputs could not be swept: %s", fault)
+            _survived(partial(self._answer, work))
+            self._give_up(work)
+            _survived(self._tidy)
             if not (self._waiting or self._errands or self._closed):
-                self.service.settle()
+                _survived(self.service.settle)
+
+    def _load(self) -> None:
+        try:
+            self.service.load()
+        except ValueError as fault:  # the page says it
+            log.error("%s", fault)
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        for job, record in self._answered(jobs):
+            with self._changed:
+                self._running.remove(job.record.id)
+                self._finish(job, record)
+
+    def _give_up(self, jobs: list[_Job]) -> None:
+        """Ends those that a fault of our own has left unfinished: they would keep their places for ever."""
+        with self._changed:
+            for job in jobs:
+                if not job.record.finished:
+                    self._running = [i for i in self._running if i != job.record.id]
+                    self._finish(job, self.store.close(job.record, "failed", say("error.unexpected")))
+
+    def _tidy(self) -> None:
+        try:
+            self.store.tend(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
+        except OSError as fault:  # somebody tidies the folder at the same time; after the next job it is tried again
+            log.warning("the outputs could not be swept: %s", fault)
 
     def _next(self) -> list[_Job] | _Errand | None:
         """The jobs to answer now, mostly one; or an errand; None: it is time to end."""
@@ -304,17 +357,24 @@ class Jobs:
         """Takes the first job out of the queue and, where the service answers several at once, those that may be
         answered with it. They pass others, who wait little longer for that; but none passes an errand."""
         first = self._jobs[self._waiting.popleft()]
+        others: list[_Job] = []
+        _survived(lambda: others.extend(self._fitting(first)))
+        for job in others:
+            self._waiting.remove(job.record.id)
+        return [first, *others]
+
+    def _fitting(self, first: _Job) -> list[_Job]:
+        """Those that wait and may be answered with a job."""
         room = self.service.together - getattr(first.request, "count", 1)
         if room <= 0 or (key := self.service.batch_key(first.request)) is None:
-            return [first]
-        taken = [first]
+            return []
+        found = []
         for job_id in [i for i in self._waiting if not self._errands or i in self._errands[0].after]:
             job = self._jobs[job_id]
             if self.service.batch_key(job.request) == key and job.request.count <= room:
-                self._waiting.remove(job_id)
                 room -= job.request.count
-                taken.append(job)
-        return taken
+                found.append(job)
+        return found
 
     def _answered(self, jobs: list[_Job]) -> Iterator[tuple[_Job, Record]]:
         """Each job with its final record, as soon as it has one."""
@@ -371,6 +431,20 @@ class Jobs:
                 self._touch(job)
 
         return report
+
+
+def _survived(work: Callable[[], object]) -> None:
+    """Does something of the worker's, which must not end by it: nobody would be answered then, nor told why."""
+    try:
+        work()
+    except Exception:
+        log.exception("the worker goes on after a fault")
+
+
+def _pixels(request: Request | None) -> int:
+    """The pixels of a request's pictures."""
+    pictures = (getattr(request, part, None) for part in PICTURE_FIELDS)
+    return sum(picture.width * picture.height for picture in pictures if picture is not None)
 
 
 def data_uri(picture: Image.Image, side: int = PREVIEW_SIDE, quality: int = 70) -> str:

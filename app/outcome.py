@@ -102,7 +102,7 @@ class Stopped(Exception):
 
 def sentence(fault: BaseException) -> str:
     """What went wrong in words for a person: never a trace, never a folder of this machine."""
-    if isinstance(fault, ValueError):
+    if isinstance(fault, ValueError) and not isinstance(fault, UnicodeError):  # which nobody wrote for people
         return translated(_FOLDERS.sub("", str(fault))) or say("error.unexpected")
     if no_memory(fault):
         return say("error.memory")

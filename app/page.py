@@ -28,12 +28,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.outcome import sentence
 from app.texts import LANGUAGES, language, say, speaking
+from app.visitor import answering, named
 
 log = logging.getLogger(__name__)
 
 FILE_ROUTE = "/gradio_api/file="
 UPLOAD_ROUTE = "/gradio_api/upload"
-SPARE = 64 * 1024  # bytes that an upload must leave on the disk
+MCP_ROUTE = "/gradio_api/mcp"
+SPARE = 1024**3  # bytes that uploads must leave on a disk: the system, and the results, need some
+SPARE_SHARE = 50  # of a small disk they must leave one part of so many
+_FETCHING = "async_ssrf_protected_download"  # Gradio's, with which it fetches what a file's address names
 _UNKNOWN = (LookupError, TypeError, ValueError, AttributeError, FnIndexInferError)  # of names that nothing has
 _NO_FILE = (errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EINVAL)  # a name that no file has
 # Addresses at which Gradio would read from another host, and hand on what that says.
@@ -91,8 +95,9 @@ class Page(gr.Blocks):
 
     async def process_api(self, *args: Any, **values: Any) -> dict[str, Any]:
         """Runs one event, in the language of whoever caused it."""
-        headers = getattr(values.get("request"), "headers", None)
-        with speaking(language() if headers is None else wished_language(headers)):
+        request = values.get("request")
+        headers = getattr(request, "headers", None)
+        with speaking(language() if headers is None else wished_language(headers)), answering(request):
             return await self._told(*args, **values)
 
     async def _told(self, *args: Any, **values: Any) -> dict[str, Any]:
@@ -110,11 +115,11 @@ class Page(gr.Blocks):
 
 
 class Door:
-    """What every HTTP request passes first: it is answered in its language, nothing is read from other hosts, and a
-    fault is told in a sentence."""
+    """What every HTTP request passes first: it is answered in its language, nothing is read from other hosts, uploads
+    leave room on the disks (also on that of `outputs`), and a fault is told in a sentence."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, outputs: str | os.PathLike | None = None) -> None:
+        self.app, self.outputs = app, outputs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -127,11 +132,16 @@ class Door:
         if _OUTSIDE.match(scope["path"]):
             await JSONResponse({"error": say("error.address")}, 403)(scope, receive, send)
             return
-        if scope["path"] == UPLOAD_ROUTE and not _room_for(scope):
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            await PlainTextResponse(sentence(full), 507)(scope, receive, send)
-            return
+        if scope["path"].startswith(MCP_ROUTE):
+            scope = named(scope)
+        uploads = scope["path"] == UPLOAD_ROUTE
         begun = False
+
+        async def arriving() -> Message:
+            message = await receive()
+            if uploads and message["type"] == "http.request":  # of several at once, or one that does not say its size
+                self._check_room()
+            return message
 
         async def watched(message: Message) -> None:
             nonlocal begun
@@ -139,7 +149,10 @@ class Door:
             await send(message)
 
         try:
-            await self.app(scope, receive, watched)
+            if uploads:  # before it begins: Gradio would leave the half that it has written
+                length = Headers(scope=scope).get("content-length", "")
+                self._check_room(int(length) if length.isdecimal() else 0)
+            await self.app(scope, arriving, watched)
         except _UNKNOWN as fault:
             log.warning("a request failed", exc_info=fault)
             if begun:
@@ -154,16 +167,14 @@ class Door:
                 return
             await PlainTextResponse(sentence(fault), 507)(scope, receive, send)
 
-
-def _room_for(scope: Scope) -> bool:
-    """Whether an upload fits on the disk: Gradio would leave the half that it has written."""
-    length = dict(scope["headers"]).get(b"content-length", b"0")
-    wanted = int(length) + SPARE if length.isdigit() else SPARE
-    return all(
-        shutil.disk_usage(folder).free >= wanted
-        for folder in (tempfile.gettempdir(), utils.get_upload_folder())
-        if os.path.isdir(folder)
-    )
+    def _check_room(self, length: int = 0) -> None:
+        """OSError where so many bytes more would take what is to be left of a disk."""
+        for folder in (tempfile.gettempdir(), utils.get_upload_folder(), self.outputs):
+            if folder is None or not os.path.isdir(folder):
+                continue
+            disk = shutil.disk_usage(folder)
+            if disk.free < length + min(SPARE, disk.total // SPARE_SHARE):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def _from_here(url: str, cache_dir: str) -> str:
@@ -178,5 +189,10 @@ async def _from_here(url: str, cache_dir: str) -> str:
 
 def fetch_nothing() -> None:
     """From now on Gradio fetches no address for anybody: in place of a file, any request may name one, and the server
-    would ask other hosts for it."""
-    processing_utils.async_ssrf_protected_download = _from_here
+    would ask other hosts for it. ValueError: this Gradio does it by another function, and would go on."""
+    if not hasattr(processing_utils, _FETCHING):
+        raise ValueError(
+            f"Gradio {gr.__version__} has no {_FETCHING}, so the studio cannot keep it from fetching addresses for "
+            "others. Install the version that requirements.txt names."
+        )
+    setattr(processing_utils, _FETCHING, _from_here)

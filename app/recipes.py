@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from app import batch
-from app.request import EditRequest, GenerateRequest, Request
+from app.request import PICTURE_FIELDS, EditRequest, GenerateRequest, Request
 
 if TYPE_CHECKING:
     from rpiae.recipe import Recipe
@@ -29,9 +29,9 @@ def write(
     Args:
         defaults: the checkpoint's own settings, for those that the request leaves to it.
         class_name: of the class that was asked for, where it has a name.
-        about: the checkpoint and what it ran on.
+        about: the checkpoint, what it ran on, and `sums`.
     """
-    from rpiae.recipe import Recipe, pixels_sha256
+    from rpiae.recipe import Recipe
 
     asked: dict[str, Any] = {}
     if request.ability == "class":
@@ -41,7 +41,12 @@ def write(
         given = {name: getattr(request, name) for name in SETTINGS if hasattr(request, name)}
         asked |= {name: defaults[name] if value is None else value for name, value in given.items()}
         asked["preserve_unchanged"] = getattr(request, "preserve_unchanged", None)
-    for part in ("source", "mask"):
-        picture = getattr(request, part, None)
-        asked[f"{part}_sha256"] = None if picture is None else pixels_sha256(picture)
     return Recipe(kind=request.kind, **asked, width=image.width, height=image.height, **about)
+
+
+def sums(request: Request) -> dict[str, str | None]:
+    """The SHA-256 of the pictures that a request came with."""
+    from rpiae.recipe import pixels_sha256
+
+    pictures = {part: getattr(request, part, None) for part in PICTURE_FIELDS}
+    return {f"{part}_sha256": None if one is None else pixels_sha256(one) for part, one in pictures.items()}

@@ -22,6 +22,7 @@ from app.request import Request
 from app.service import Service
 from app.store import Record
 from app.texts import say
+from app.visitor import visitor
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 POLL = 0.1  # seconds between looks at a job: a follower holds no thread, and steps are not faster
@@ -96,7 +97,7 @@ class Room:
         def start(owner: str, shown: str, queued: list[str], *values: Any) -> tuple[Any, ...]:
             try:
                 request = make(*values)
-                job_id = self.jobs.submit(request, owner or "")
+                job_id = self.jobs.submit(request, owner or "", visitor())
             except ValueError as fault:
                 raise gr.Error(sentence(fault), print_exception=False) from fault
             before = self.jobs.snapshot(shown) if shown else None

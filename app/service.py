@@ -136,6 +136,9 @@ class Service:
         label, classes = getattr(request, "class_label", None), self.classes
         if label is not None and classes is not None and label >= classes:
             raise ValueError(say("error.range", name=say("class_label"), value=label, low=0, high=classes - 1))
+        if isinstance(request, CompareRequest):
+            import_library()
+            self.comparison.check(request)
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -182,9 +185,11 @@ class Service:
             self.freed = False
             try:
                 place = checkpoints.find(self.checkpoint, fetch=self.checkpoint == self._first)
-            except ValueError as fault:
+            except Exception as fault:
+                if not isinstance(fault, ValueError):
+                    log.exception("looking for %s failed", self.name)
                 self.failure = sentence(fault)
-                raise
+                raise ValueError(self.failure) from fault
             self.failure = self._read(place)
             if self.failure:
                 raise ValueError(self.failure)
@@ -373,8 +378,9 @@ class Service:
     def finish(self, request: GenerateRequest | EditRequest, drawn: Drawn) -> Outcome:
         """A request's share of a batch as its outcome."""
         partial = drawn.stopped_at is not None
+        about = self._about(request)
         pictures = tuple(
-            Picture(image, seed, self._recipe(request, seed, image), mask, partial)
+            Picture(image, seed, self._recipe(request, seed, image, about), mask, partial)
             for image, mask, seed in zip(drawn.images, drawn.masks, request.seeds, strict=True)
         )
         notes = self._notes(request, pictures)
@@ -405,10 +411,14 @@ class Service:
             Drawn(output.images[share.rows], masks[share.rows], share.stopped_at, seconds) for share in follower.shares
         ]
 
-    def _recipe(self, request: Request, seed: int | None, image: Image.Image) -> Recipe:
-        held, label = self._held, getattr(request, "class_label", None)
+    def _about(self, request: Request) -> dict[str, Any]:
+        """What the recipes of all of a request's pictures share: the checkpoint, and what it was given."""
+        held = self._held
+        return checkpoints.describe(held.place, held.pipeline, held.vae) | recipes.sums(request)
+
+    def _recipe(self, request: Request, seed: int | None, image: Image.Image, about: Mapping[str, Any]) -> Recipe:
+        label = getattr(request, "class_label", None)
         name = self.class_name(label) if label is not None and self.classes == IMAGENET else None
-        about = checkpoints.describe(held.place, held.pipeline, held.vae)
         return recipes.write(request, seed, image, self.defaults, name, about)
 
     def _notes(self, request: Request, pictures: tuple[Picture, ...]) -> tuple[str, ...]:
@@ -428,7 +438,7 @@ class Service:
         decoded = tokenizer.decode(tokenizer.encode(images.to_tensor(square)))
         image = frame.undo(images.to_pil(decoded)[0])
         progress.report(1, 1, None)
-        return Outcome(pictures=(Picture(image, None, self._recipe(request, None, image)),))
+        return Outcome(pictures=(Picture(image, None, self._recipe(request, None, image, self._about(request))),))
 
 
 def _coverage(mask: Image.Image) -> float:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -36,7 +37,9 @@ VIEW_SIDE = 1280  # longer pictures are shown through a smaller copy
 TINT = (214, 51, 132)  # of the changed area
 MASK_FILE = "allowed.png"
 DEFAULT_LIMIT = 2 * 1024**3
+SWEPT = 0.95  # of the cap: so much a sweep leaves, or the next job would be over it again
 ABANDONED = 3600  # seconds after which a file that is still not whole is nobody's
+TRUSTED = 10.0  # seconds for which records as last read hold: what others change inside a job's folder is seen then
 FINISHED = ("done", "stopped", "failed", "interrupted")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,80}\.png")
 
@@ -80,7 +83,11 @@ class Store:
         self.folder = Path(folder).resolve()
         self.limit = limit
         self._read: dict[str, tuple[int, Record]] = {}  # records as last read, with the age of their file
+        self._age: int | None = None  # of the folder, when they were read; None: something was written since
+        self._until = 0.0
         self._reading = threading.Lock()
+        self._sizes: dict[str, int] = {}  # bytes of each job, as far as this server knows
+        self._swept = -math.inf
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
@@ -89,7 +96,7 @@ class Store:
             raise ValueError(say("error.output_folder", folder=folder, why=fault.strerror)) from fault
 
     def begin(self, record: Record, source: Image.Image | None, mask: Image.Image | None = None) -> Record:
-        """Makes the job's folder with its source picture and mask. OSError leaves nothing behind."""
+        """Makes the job's folder with its source picture and mask. A fault leaves nothing behind."""
         home = self.folder / record.id
         try:
             home.mkdir(parents=True)  # somebody may have removed the whole folder
@@ -99,7 +106,7 @@ class Store:
                 _write(mask, home / MASK_FILE)
                 record = replace(record, mask=MASK_FILE)
             self._save(record)
-        except OSError:
+        except BaseException:
             shutil.rmtree(home, ignore_errors=True)
             raise
         return record
@@ -127,7 +134,7 @@ class Store:
                 record = replace(record, sheet=f"rpiae_compare_{record.id[:8]}.png")
                 _write(outcome.sheet, home / record.sheet)
             self._save(record)
-        except (OSError, ValueError):
+        except BaseException:
             _remove(home, before)
             raise
         return record
@@ -138,7 +145,7 @@ class Store:
         record = replace(record, state=state, message=message, seconds=seconds)
         try:
             self._save(record)
-        except OSError as fault:
+        except Exception as fault:
             record = replace(
                 record, message=f"{message} {sentence(fault)}" if message != sentence(fault) else message
             )
@@ -169,28 +176,20 @@ class Store:
         )
 
     def records(self, owner: str) -> list[Record]:
-        """All jobs of one owner, newest first. A file is read again only when it has changed.
+        """All jobs of one owner, newest first. Files are looked at again when jobs have come, gone or been written,
+        else every TRUSTED seconds, and read again when they have changed.
 
         Raises:
             ValueError: the folder cannot be read just now.
         """
         with self._reading:
             try:
-                homes = self._homes()
+                self._look()
             except FileNotFoundError:  # removed by somebody; the next job makes it again
-                homes = []
+                self._age, self._read = None, {}
             except OSError as fault:
+                self._age = None
                 raise ValueError(say("error.output_closed", why=fault.strerror)) from fault
-            known, self._read = self._read, {}
-            for home in homes:
-                try:
-                    age = (home / "job.json").stat().st_mtime_ns
-                except OSError:
-                    continue
-                old = known.get(home.name)
-                record = old[1] if old and old[0] == age else self.load(home.name)
-                if record is not None:
-                    self._read[home.name] = (age, record)
             mine = [record for _, record in self._read.values() if owner and record.owner == owner]
         return sorted(mine, key=lambda record: record.created, reverse=True)
 
@@ -204,6 +203,8 @@ class Store:
         except OSError as fault:
             raise ValueError(say("error.output_closed", why=fault.strerror)) from fault
         shutil.rmtree(home, ignore_errors=True)
+        self._age = None
+        self._sizes.pop(job_id, None)
         return True
 
     def file(self, job_id: str, name: str) -> Path | None:
@@ -218,8 +219,14 @@ class Store:
         """Bytes in the folder."""
         return sum(_bytes(home) for home in self._homes())
 
+    def tend(self, keep: set[str] = frozenset()) -> int:
+        """Sweeps when there may be cause to: at first, when this server's jobs have grown over the cap, every hour."""
+        fresh = time.monotonic() - self._swept < ABANDONED
+        return 0 if fresh and sum(list(self._sizes.values())) <= self.limit else self.sweep(keep)
+
     def sweep(self, keep: set[str] = frozenset()) -> int:
-        """Removes the oldest jobs until the folder is within its cap; returns how many. `keep`: unfinished ones.
+        """Removes the oldest jobs of a folder over its cap until it is well within; returns how many. `keep`:
+        unfinished ones.
 
         What a killed server left half-written goes as well, once it is too old to be another server's work.
         """
@@ -230,12 +237,15 @@ class Store:
         homes = [home for home in homes if home.is_dir()]
         sizes = {home: _bytes(home) for home in homes}
         total, removed = sum(sizes.values()), 0
+        enough = SWEPT * self.limit if total > self.limit else total
         for home in homes[:-1]:  # the newest stays, however large
-            if total <= self.limit:
+            if total <= enough:
                 break
             if home.name not in keep:
                 shutil.rmtree(home, ignore_errors=True)
-                total, removed = total - sizes[home], removed + 1
+                total, removed = total - sizes.pop(home), removed + 1
+        self._sizes = {home.name: size for home, size in sizes.items()}
+        self._swept = time.monotonic()
         return removed
 
     # inside
@@ -252,10 +262,31 @@ class Store:
     def _homes(self) -> list[Path]:
         return [home for path in self.folder.iterdir() if (home := self._home(path.name)) is not None]
 
+    def _look(self) -> None:
+        """Brings the records that were read up to date."""
+        age = self.folder.stat().st_ctime_ns  # changes with the jobs that are in it, and with who may read it
+        if age == self._age and time.monotonic() < self._until:
+            return
+        self._age, self._until = age, time.monotonic() + TRUSTED  # first: what is written meanwhile is seen next time
+        homes, known, self._read = self._homes(), self._read, {}
+        for home in homes:
+            try:
+                written = (home / "job.json").stat().st_mtime_ns
+            except OSError:
+                continue
+            old = known.get(home.name)
+            record = old[1] if old and old[0] == written else self.load(home.name)
+            if record is not None:
+                self._read[home.name] = (written, record)
+
     def _save(self, record: Record) -> None:
+        home = self.folder / record.id
         text = json.dumps(asdict(record), ensure_ascii=False, indent=1)
-        with whole(self.folder / record.id / "job.json") as path:
+        with whole(home / "job.json") as path:
             path.write_text(text, encoding="utf-8")
+        self._age = None
+        with contextlib.suppress(OSError):  # removed by somebody just now
+            self._sizes[record.id] = _bytes(home)
 
     def _put(self, home: Path, name: str, image: Image.Image) -> dict[str, Any]:
         _write(image, home / name)

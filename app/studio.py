@@ -224,7 +224,7 @@ def _settings(jobs: Jobs, examples: Path) -> dict[str, Any]:
         favicon_path=ICON,
         max_file_size=UPLOAD_LIMIT,
         allowed_paths=[str(jobs.store.folder), str(examples)],
-        app_kwargs={"routes": routes(jobs, examples), "middleware": [Middleware(Door)]},
+        app_kwargs={"routes": routes(jobs, examples), "middleware": [Middleware(Door, outputs=jobs.store.folder)]},
         footer_links=[],
         run_history=False,
         enable_monitoring=False,

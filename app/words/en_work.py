@@ -168,6 +168,9 @@ WORK = {
     "error.no_endpoint": "There is no such endpoint, or its arguments have other names. gradio_api/info lists them.",
     "error.queue_full": "The queue is full ({count} jobs). Try again in a minute.",
     "error.own_queue_full": "You have {count} jobs waiting already. Wait for one to finish, or stop one.",
+    "error.address_queue_full": "{count} jobs from your address are waiting already. Wait for one to finish.",
+    "error.queue_large": "The queue is full: the pictures that wait in it are large. Try again in a minute, or with a "
+    "smaller picture.",
     "error.closing": "The server is shutting down. Try again in a minute.",
     "error.output_folder": "The output folder {folder} cannot be written to and read ({why}). Name another with "
     "--outputs.",

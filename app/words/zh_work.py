@@ -157,6 +157,8 @@ WORK = {
     "error.no_endpoint": "没有这个接口，或它的参数名称不同。可在 gradio_api/info 查看全部接口。",
     "error.queue_full": "队列已满（{count} 个任务）。请稍后再试。",
     "error.own_queue_full": "您已有 {count} 个任务在等待。请等其中一个完成，或停止一个。",
+    "error.address_queue_full": "来自您的地址的任务已有 {count} 个在等待。请等其中一个完成。",
+    "error.queue_large": "队列已满：等待中的图片太大。请稍后再试，或使用较小的图片。",
     "error.closing": "服务器正在关闭。请稍后再试。",
     "error.output_folder": "无法读写输出文件夹 {folder}（{why}）。请用 --outputs 指定其他文件夹。",
     "error.zero_quota": "这需要 {wanted} 秒共享 GPU 时间，而您目前还剩 {left} 秒。请减少步数或图片数量，稍后再来，"

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -12,14 +13,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
+from gradio import processing_utils
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image, ImageChops
 
 from app.endpoints import MCP
 from app.jobs import Jobs
+from app.page import fetch_nothing
 from app.store import Store
 from app.studio import create_app, launch
 from rpiae import RPiAEPipeline, recipe
@@ -184,15 +188,64 @@ def test_bad_files_are_told_in_a_sentence(client, file, tmp_path):
     )
 
 
-def called(address: str, name: str, body: dict) -> tuple[str, object]:
+def test_a_recipe_is_read_beside_the_thread_that_answers_everybody(client, jobs, file, monkeypatch):
+    seen, real = [], jobs.service.picture
+
+    def picture(path):
+        with contextlib.suppress(RuntimeError):  # there is no loop in this thread
+            seen.append(asyncio.get_running_loop())
+        return real(path)
+
+    monkeypatch.setattr(jobs.service, "picture", picture)
+    assert "no recipe" in said(client, "read_recipe", image=handle_file(file))
+    assert seen == []
+
+
+def test_a_job_knows_the_address_that_it_came_from(address, jobs, monkeypatch):
+    seen, begun, real = [], [], jobs.submit
+
+    def submit(request, owner="", address=""):
+        seen.append((owner, address))
+        begun.append(real(request, owner, address))
+        return begun[-1]
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    asked = {"prompt": "a cat", "seed": 3, **QUICK}
+    called(address, "text_to_image", asked)
+    by_proxy = {"X-Forwarded-For": "192.0.2.1, 203.0.113.5"}  # one on this machine, which is believed
+    called(address, "text_to_image", asked, by_proxy)
+    page = httpx.get(f"{address}config").json()  # Run in Generate, as the page presses it
+    parts = {part["id"]: part["props"] for part in page["components"]}
+    ids = {props.get("elem_id"): number for number, props in parts.items()}
+    [run] = [event for event in page["dependencies"] if [ids["generate-run"], "click"] in map(list, event["targets"])]
+    values = {number: parts[number].get("value") for number in run["inputs"]}
+    values |= {run["inputs"][0]: "anna", ids["generate-prompt"]: "a cat", ids["generate-seed"]: 3}
+    body = {"data": list(values.values()), "fn_index": run["id"], "session_hash": "anna"}
+    httpx.post(f"{address}gradio_api/queue/join", json=body, headers=by_proxy).raise_for_status()
+    said = httpx.get(f"{address}gradio_api/queue/data?session_hash=anna").text
+    assert seen == [("", "127.0.0.1"), ("", "203.0.113.5"), ("anna", "203.0.113.5")], said
+    assert list(jobs.follow(begun[-1], timeout=60))[-1].finished
+
+
+def called(address: str, name: str, body: dict, headers: dict | None = None) -> tuple[str, object]:
     """The two requests of the README: the last event's name and its data."""
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **(headers or {})}
     asked = urllib.request.Request(f"{address}gradio_api/call/v2/{name}", json.dumps(body).encode(), headers)
     event = json.load(urllib.request.urlopen(asked))["event_id"]
     lines = urllib.request.urlopen(f"{address}gradio_api/call/{name}/{event}").read().decode().splitlines()
     kinds = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
     data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     return kinds[-1], json.loads(data[-1])
+
+
+def test_half_a_character_in_a_name_leaves_the_queue_as_it_was(address, jobs, client, file):
+    # In JSON, which can say it; gradio_client cannot.
+    upload = httpx.post(f"{address}gradio_api/upload", files={"files": ("scene.png", file.read_bytes())}).json()[0]
+    before = set(jobs.store.folder.iterdir())
+    body = {"image": {"path": upload, "meta": {"_type": "gradio.FileData"}}, "tokenizers": ["\ud83d"]}
+    kind, data = called(address, "compare_tokenizers", body)
+    assert kind == "error" and r"no tokenizer called \ud83d" in data["error"]
+    assert set(jobs.store.folder.iterdir()) == before and all(job.record.finished for job in jobs._jobs.values())
 
 
 def test_plain_http_draws_a_picture(address, pipeline):
@@ -225,6 +278,30 @@ def test_a_name_that_nothing_has_is_refused_with_a_sentence(address, name, body)
     with pytest.raises(urllib.error.HTTPError) as told:
         called(address, name, body)
     assert told.value.code == 400 and "no such endpoint" in json.load(told.value)["error"]
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.png", "http://127.0.0.1:1/a.png"])
+def test_no_address_that_is_given_as_a_picture_is_fetched(address, monkeypatch, url):
+    fetched = []
+
+    async def fetch(*named, **settings):
+        fetched.append(named)
+        raise OSError
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", fetch)
+    monkeypatch.setattr(processing_utils.sh, "get", fetch)
+    marked = {"meta": {"_type": "gradio.FileData"}}
+    for upload in ({"path": url, **marked}, {"path": url, "url": url, **marked}, {"path": url}, {"url": url}, url):
+        kind, data = called(address, "reconstruct", {"image": upload})
+        assert kind == "error" and ("Upload" in data["error"] or "not a picture" in data["error"]), upload
+    assert fetched == []
+
+
+def test_a_gradio_that_fetches_by_another_function_is_refused_at_start(monkeypatch):
+    monkeypatch.delattr(processing_utils, "async_ssrf_protected_download")
+    with pytest.raises(ValueError, match="requirements.txt"):
+        fetch_nothing()
+    assert not hasattr(processing_utils, "async_ssrf_protected_download")
 
 
 def test_other_hosts_are_not_asked_for_files(address):

@@ -3,6 +3,7 @@
 The disk is a small one of its own where the machine lets a test mount one, else files may not grow; nothing is mocked.
 """
 
+import asyncio
 import errno
 import os
 import resource
@@ -16,6 +17,7 @@ import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from starlette.applications import Starlette
@@ -314,6 +316,42 @@ def test_an_upload_without_room_is_told_and_one_that_cannot_fit_is_not_begun(dis
         answer = page.post(UPLOAD_ROUTE, content=bytes(10_000))
     assert answer.status_code == 507 and disk.words in answer.text and str(disk.folder) not in answer.text
     assert page.post(UPLOAD_ROUTE, content=b"all").text == "saved"
+
+
+def test_uploads_leave_a_reserve_also_on_the_disk_of_the_outputs(disk):
+    if not disk.own:
+        pytest.skip("no disk of its own can be mounted here")
+    saved = disk.folder / "saved"
+
+    async def save(request):
+        with saved.open("wb", buffering=0) as file:
+            async for part in request.stream():
+                file.write(part)
+        return Response("saved")
+
+    async def parts():
+        for _ in range(30):
+            yield bytes(10_000)
+
+    uploads = Route(UPLOAD_ROUTE, save, methods=["POST"])
+    page = Starlette(routes=[uploads], middleware=[Middleware(Door, outputs=disk.folder)])
+
+    async def send(content) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(page), base_url="http://studio") as client:
+            return await client.post(UPLOAD_ROUTE, content=content)
+
+    reserve = 2 * 1024**2 // 50
+    with disk.full(left=reserve + 8000):
+        assert asyncio.run(send(bytes(3000))).text == "saved"
+        saved.unlink()
+        answer = asyncio.run(send(bytes(30_000)))  # says its size, so it is not begun
+        assert answer.status_code == 507 and "Make room" in answer.text and not saved.exists()
+    with disk.full(left=reserve - 8000):
+        assert asyncio.run(send(b"all")).status_code == 507 and not saved.exists()
+    with disk.full(left=reserve + 100_000):
+        answer = asyncio.run(send(parts()))  # does not say it
+        assert answer.status_code == 507 and "Make room" in answer.text
+        assert os.statvfs(disk.folder).f_bavail * os.statvfs(disk.folder).f_frsize >= reserve - 20_000
 
 
 # an output folder that is closed

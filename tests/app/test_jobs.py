@@ -8,7 +8,8 @@ from PIL import Image
 
 from app import follower
 from app.jobs import Jobs, QueueFull
-from app.request import EditRequest, GenerateRequest
+from app.outcome import Outcome
+from app.request import CompareRequest, EditRequest, GenerateRequest
 from app.store import Store
 from rpiae.recipe import read
 
@@ -104,6 +105,52 @@ def test_the_queue_has_a_cap_for_all_and_for_each_owner(jobs):
     assert end_of(jobs, jobs.submit(GenerateRequest("a cat"), "anna")).record.state == "done"
 
 
+HALF = "\ud83d"  # of a character: no file can hold it
+
+
+def test_what_cannot_be_written_down_keeps_no_place_and_no_folder(service, tmp_path, picture):
+    jobs = Jobs(service, Store(tmp_path), limit=1)
+    for request, owner in (
+        (CompareRequest(picture, (HALF,)), "anna"),
+        (GenerateRequest("a cat"), HALF),
+        (GenerateRequest("a cat"), "x" * 1000),
+        (GenerateRequest("a cat"), ["anna"]),
+    ):
+        with pytest.raises(ValueError) as refused:
+            jobs.submit(request, owner)
+        assert str(refused.value).endswith(".") and "codec" not in str(refused.value)
+        assert list(tmp_path.iterdir()) == []
+    assert jobs.submit(GenerateRequest("a cat"), "anna")
+
+
+def test_one_address_has_half_of_the_places_where_others_come_from_elsewhere(service, tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "allow_paths", False)  # as on a server that others reach
+    jobs = Jobs(service, Store(tmp_path), limit=8, limit_per_address=2)
+    first, _ = (jobs.submit(GenerateRequest("a cat"), owner, "203.0.113.5") for owner in ("", "anna"))
+    with pytest.raises(QueueFull, match="2 jobs from your address"):
+        jobs.submit(GenerateRequest("a cat"), "ben", "203.0.113.5")
+    jobs.submit(GenerateRequest("a cat"), "ben", "203.0.113.6")
+    jobs.stop(first)
+    jobs.submit(GenerateRequest("a cat"), "ben", "203.0.113.5")
+    monkeypatch.setattr(service, "allow_paths", True)  # one's own server
+    jobs.submit(GenerateRequest("a cat"), "ben", "203.0.113.5")
+    assert not any("203.0" in path.read_text() for path in tmp_path.rglob("job.json"))
+
+
+def test_the_pictures_that_wait_in_memory_have_a_cap(service, tmp_path, picture):
+    mask = Image.new("L", picture.size, 255)
+    jobs = Jobs(service, Store(tmp_path), limit_pixels=5 * 256 * 256)
+    first = jobs.submit(EditRequest(picture, "make it blue", mask=mask))
+    jobs.submit(EditRequest(picture, "make it blue", mask=mask))
+    with pytest.raises(QueueFull, match="queue is full.*large"):
+        jobs.submit(EditRequest(picture, "make it blue", mask=mask))
+    jobs.submit(GenerateRequest("a cat"))
+    jobs.stop(first)
+    jobs.submit(EditRequest(picture, "make it blue", mask=mask))
+    alone = Jobs(service, Store(tmp_path), limit_pixels=1)
+    assert alone.submit(EditRequest(picture, "make it blue"))
+
+
 def test_a_fault_is_a_sentence_and_the_worker_goes_on(service, tmp_path, picture):
     class Faulty:
         """The service, with a fault that nobody has foreseen."""
@@ -122,6 +169,29 @@ def test_a_fault_is_a_sentence_and_the_worker_goes_on(service, tmp_path, picture
     failed = end_of(jobs, bad).record
     assert failed.state == "failed" and "Something went wrong" in failed.message and "/srv" not in failed.message
     assert end_of(jobs, good).record.state == "done"
+    jobs.close()
+
+
+def test_the_worker_outlives_faults_of_its_own(tmp_path, monkeypatch):
+    def fault(*values, **named):
+        raise RuntimeError("not foreseen")
+
+    class Faulty:
+        """Answers, and fails at all else."""
+
+        state, together = "waiting", 2
+        load = settle = batch_key = staticmethod(fault)
+        run = staticmethod(lambda request, progress: Outcome())
+
+    jobs = Jobs(Faulty(), Store(tmp_path), limit=1).start()
+    monkeypatch.setattr(jobs.store, "tend", fault)
+    assert end_of(jobs, jobs.submit(GenerateRequest("a cat"))).record.state == "done"
+    jobs.errand(fault)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "_run", fault)
+        failed = end_of(jobs, jobs.submit(GenerateRequest("a cat"))).record
+    assert failed.state == "failed" and "Something went wrong" in failed.message
+    assert end_of(jobs, jobs.submit(GenerateRequest("a cat"))).record.state == "done"
     jobs.close()
 
 

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from app import checkpoint
+from app import service as services
 from app.outcome import Progress, Stopped
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest
 from app.service import Service
@@ -27,6 +30,12 @@ def test_the_page_knows_the_checkpoints_settings_before_it_is_loaded(studio_chec
     assert waiting.state == "waiting"
     assert waiting.defaults == {"num_inference_steps": 4, "guidance_scale": 2.0, "image_guidance_scale": 1.5}
     assert waiting.side == 256
+
+
+def test_without_settings_of_its_own_a_checkpoint_has_the_pipelines():
+    from rpiae.pipeline import FALLBACK_DEFAULTS  # imports torch: so the page, which comes before it, has a copy
+
+    assert services.FALLBACK_DEFAULTS == FALLBACK_DEFAULTS
 
 
 def test_what_is_loaded_can_be_told(service):
@@ -73,6 +82,17 @@ def test_a_recipe_names_all_that_was_used(service, picture):
     assert (recipe.width, recipe.height, recipe.preserve_unchanged) == (256, 256, True)
     assert recipe.checkpoint == "smoke-studio" and recipe.checkpoint_sha256 == service.facts.sha256
     assert recipe.device == "cpu" and "torch" in recipe.versions and recipe.source_sha256
+
+
+def test_what_a_request_came_with_is_summed_once_for_all_its_pictures(service, picture, monkeypatch):
+    from rpiae import recipe
+
+    summed, real = [], recipe.pixels_sha256
+    monkeypatch.setattr(recipe, "pixels_sha256", lambda image: summed.append(image.mode) or real(image))
+    request = EditRequest(picture, "make it blue", count=2, mask=Image.new("L", picture.size, 255))
+    recipes = [made.recipe for made in service.run(request).pictures]
+    assert summed == ["RGB", "L"] and {made.source_sha256 for made in recipes} == {real(picture)}
+    assert {made.mask_sha256 for made in recipes} == {real(request.mask)}
 
 
 def test_a_seed_repeats_a_picture_and_belongs_to_it_in_any_number_of_pictures(service):
@@ -150,6 +170,14 @@ def test_a_tokenizer_that_fails_keeps_its_row(service, picture, monkeypatch, tmp
         service.run(CompareRequest(picture, ("nothing",)))
 
 
+def test_a_tokenizer_that_nobody_knows_is_refused_before_it_waits(service, picture):
+    service.check(CompareRequest(picture, ("rpiae", "sd-vae=random")))
+    for name in ("nothing", "\ud83d", "x" * 1000):
+        with pytest.raises(ValueError, match="no tokenizer called") as refused:
+            service.check(CompareRequest(picture, ("rpiae", name)))
+        assert len(str(refused.value).encode()) < 500  # and can be sent
+
+
 def test_an_upload_is_described_and_a_bad_one_refused(service, picture, tmp_path):
     turned = picture.resize((60, 40)).convert("RGB")
     exif = turned.getexif()
@@ -201,8 +229,8 @@ def exchange(folder):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (truncate, "damaged"), (remove, "has no weights"), (scramble, "JSON"), (rename_key, "unexpected: odd.weight"),
-        (exchange, "missing"),
+        (truncate, "damaged"), (remove, "has no weights"), (scramble, "model_index.json"),
+        (rename_key, "unexpected: odd.weight"), (exchange, "missing"),
     ],
 )  # fmt: skip
 def test_a_damaged_checkpoint_is_one_sentence_each_time(studio_checkpoint, tmp_path, damage, said):
@@ -216,6 +244,38 @@ def test_a_damaged_checkpoint_is_one_sentence_each_time(studio_checkpoint, tmp_p
             broken.run(GenerateRequest("a cat"))
         assert said in str(fault.value) and "\n" not in str(fault.value).strip()
     assert broken.state == "failed" and str(tmp_path) not in broken.failure
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (httpx.ReadError("reset by peer at /srv/secret"), "The hub did not answer"),
+        (httpx.ProxyError("503"), "The hub did not answer"),
+        (RuntimeError("in the middle of a file"), "The hub did not answer"),
+        (OSError("no route"), "could not fetch"),
+    ],
+)
+def test_a_download_that_breaks_off_is_a_sentence_and_can_be_tried_again(fault, said, monkeypatch):
+    def broken(*names, **settings):
+        raise fault
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    service = Service("hf:org/name")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=said):
+            service.load()
+    assert service.state == "failed" and said in service.failure and "/srv" not in service.failure
+
+
+def test_whatever_keeps_a_checkpoint_from_being_found_is_a_sentence(monkeypatch, tmp_path):
+    def broken(*names, **settings):
+        raise ImportError("no module at /srv/secret")
+
+    monkeypatch.setattr(checkpoint, "find", broken)
+    service = Service(tmp_path)
+    with pytest.raises(ValueError, match="Something went wrong"):
+        service.load()
+    assert service.state == "failed" and "/srv" not in service.failure
 
 
 def test_the_page_may_ask_while_the_worker_imports(studio_checkpoint, picture, tmp_path):

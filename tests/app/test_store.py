@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import uuid
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 from PIL import Image
 
+from app import store as stores
 from app.outcome import Outcome, Picture, Row
 from app.request import CompareRequest, EditRequest
 from app.store import VIEW_SIDE, Record, Store
@@ -138,6 +140,61 @@ def test_the_oldest_jobs_go_when_the_folder_is_over_its_cap(tmp_path):
     assert store.sweep(keep={records[0].id}) == 2
     assert [store.load(record.id) is not None for record in records] == [True, False, False, True]
     assert store.size() <= store.limit
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """How often the whole folder was looked through."""
+    seen, real = [], Store._homes
+    monkeypatch.setattr(Store, "_homes", lambda store: seen.append(1) or real(store))
+    return seen
+
+
+def test_the_folder_is_swept_at_first_and_when_it_has_grown_over_its_cap(tmp_path, looks):
+    finished(Store(tmp_path), noise((100, 100)))
+    store = Store(tmp_path)
+    store.limit = int(3.5 * store.size())
+    looks.clear()
+    assert store.tend() == 0 and len(looks) == 1
+    for _ in range(2):
+        finished(store, noise((100, 100)))
+        assert store.tend() == 0 and len(looks) == 1
+    finished(store, noise((100, 100)))
+    assert store.tend() == 1 and len(looks) == 2 and store.size() <= store.limit
+    assert store.tend() == 0 and len(looks) == 3  # of which `size` was one
+    shutil.rmtree(tmp_path)  # by hand
+    for _ in range(2):
+        finished(store, noise((100, 100)))
+    assert store.tend() == 0
+
+
+def test_a_sweep_leaves_room_for_the_next_job(tmp_path):
+    store = Store(tmp_path)
+    one = finished(store, noise((100, 100)))
+    for _ in range(3):
+        finished(store, noise((100, 100)))
+    store.limit = int(3.02 * sum(path.stat().st_size for path in (tmp_path / one.id).iterdir()))
+    assert store.tend() == 2
+    assert store.sweep() == 0
+
+
+def test_records_are_looked_for_again_only_when_something_has_changed(tmp_path, looks, monkeypatch):
+    store = Store(tmp_path)
+    records = [store.begin(Record(id=str(uuid.uuid4()), owner="anna", request={}), None) for _ in range(3)]
+    ids = {record.id for record in records}
+    assert {record.id for record in store.records("anna")} == ids
+    store.records("anna")
+    assert store.records("ben") == [] and len(looks) == 1
+    store.close(records[0], "stopped", "")
+    assert {record.state for record in store.records("anna")} == {"stopped", "interrupted"} and len(looks) == 2
+    store.remove(records[0].id)
+    assert {record.id for record in store.records("anna")} == ids - {records[0].id}
+    shutil.rmtree(tmp_path / records[1].id)  # by hand
+    assert [record.id for record in store.records("anna")] == [records[2].id]
+    (tmp_path / records[2].id / "job.json").unlink()  # which the folder does not tell
+    monkeypatch.setattr(stores, "TRUSTED", 0.0)
+    store._until = 0.0
+    assert store.records("anna") == []
 
 
 def test_an_output_folder_that_cannot_be_is_a_sentence(tmp_path):
