@@ -38,9 +38,10 @@ def test_a_click_on_an_example_and_one_on_edit_make_an_edit(page):
     example.click()
     page.locator("#edit-note .note", has_text="256 × 256").wait_for()
     assert page.locator("#edit-prompt textarea").input_value() in instruction
+    status = page.locator("#edit-status [role=status]")
+    assert status.inner_text().startswith("An example")  # with the result that came with it
     page.locator("#edit-run").click()
-    page.locator("#edit-view .divider").wait_for()
-    assert page.locator("#edit-status [role=status]").inner_text().startswith("Done in")
+    page.locator("#edit-status [role=status]", has_text="Done in").wait_for()
 
 
 def test_an_edit_from_upload_to_download(page, studio, upload, picture):
