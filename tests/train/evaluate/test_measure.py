@@ -99,7 +99,7 @@ def test_the_whole_report_of_a_real_pipeline(smoke_checkpoint, tmp_path, monkeyp
     assert text == report.markdown(tables)
     for title in ("Reconstruction", "Text to image", "Editing", "30 paraphrases", "The judge's own accuracy"):
         assert title in text
-    assert f"more often: {', '.join(common)}, with STOP, GO on signs." in text
+    assert f"have as many other cases: {', '.join(common)}, with STOP, GO on signs." in text
     assert text.count("| right, common nouns |") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tables.json", "tables.md"]
     again = measure.evaluate_reconstruction(pipe, 2)
