@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from anyio.from_thread import start_blocking_portal
 from gradio import processing_utils
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -342,7 +343,8 @@ def test_mcp_tools_return_pictures(address, pipeline, file):
             refused = await session.call_tool("text_to_image", {"prompt": " "})
         return listed, edited, refused
 
-    listed, edited, refused = asyncio.run(talk())
+    with start_blocking_portal() as portal:  # in a thread: Playwright's own loop may run in this one
+        listed, edited, refused = portal.call(talk)
     assert {tool.name for tool in listed} == NAMES
     [tool] = [tool for tool in listed if tool.name == "edit_image"]
     assert set(tool.inputSchema["required"]) == {"image", "prompt"}

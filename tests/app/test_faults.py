@@ -3,7 +3,6 @@
 The disk is a small one of its own where the machine lets a test mount one, else files may not grow; nothing is mocked.
 """
 
-import asyncio
 import errno
 import os
 import resource
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -341,17 +341,18 @@ def test_uploads_leave_a_reserve_also_on_the_disk_of_the_outputs(disk):
             return await client.post(UPLOAD_ROUTE, content=content)
 
     reserve = 2 * 1024**2 // 50
-    with disk.full(left=reserve + 8000):
-        assert asyncio.run(send(bytes(3000))).text == "saved"
-        saved.unlink()
-        answer = asyncio.run(send(bytes(30_000)))  # says its size, so it is not begun
-        assert answer.status_code == 507 and "Make room" in answer.text and not saved.exists()
-    with disk.full(left=reserve - 8000):
-        assert asyncio.run(send(b"all")).status_code == 507 and not saved.exists()
-    with disk.full(left=reserve + 100_000):
-        answer = asyncio.run(send(parts()))  # does not say it
-        assert answer.status_code == 507 and "Make room" in answer.text
-        assert os.statvfs(disk.folder).f_bavail * os.statvfs(disk.folder).f_frsize >= reserve - 20_000
+    with start_blocking_portal() as portal:  # in a thread: Playwright's own loop may run in this one
+        with disk.full(left=reserve + 8000):
+            assert portal.call(send, bytes(3000)).text == "saved"
+            saved.unlink()
+            answer = portal.call(send, bytes(30_000))  # says its size, so it is not begun
+            assert answer.status_code == 507 and "Make room" in answer.text and not saved.exists()
+        with disk.full(left=reserve - 8000):
+            assert portal.call(send, b"all").status_code == 507 and not saved.exists()
+        with disk.full(left=reserve + 100_000):
+            answer = portal.call(send, parts())  # does not say it
+            assert answer.status_code == 507 and "Make room" in answer.text
+            assert os.statvfs(disk.folder).f_bavail * os.statvfs(disk.folder).f_frsize >= reserve - 20_000
 
 
 # an output folder that is closed

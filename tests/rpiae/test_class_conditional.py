@@ -293,7 +293,7 @@ MISTAKES = {
     "no steps": ({"num_inference_steps": 0, "schedule": "to_zero"}, "from 1 to 1000, it is 0"),
     "schedule": ({"schedule": "karras"}, "use one of official, to_zero"),
     "shift": ({"time_shift": 0}, "time shift must be positive"),
-    "scale": ({"guidance_scale": -1}, "guidance_scale must be from 0 to 100"),
+    "scale": ({"guidance_scale": -1}, "guidance_scale must be a number from 0 to 100"),
     "interval": ({"guidance_interval": (0.6, 0.2)}, "low <= high"),
     "their interval": ({"official_interval": [(0.0, 2.0)]}, "low <= high"),
     "their scale": ({"official_interval": [(0, 1)], "official_interval_scale": -2}, "from 0 to 100, it is -2"),
