@@ -50,8 +50,9 @@ TAG, PICTURES = 51, 64
 NEVER = 10**9
 # Standard deviation of the noise that reconstructions are also measured under: a transformer's latents are not exact.
 NOISE = 0.4
-# Losses of transformers are measured over all times, wherever a row looks most in training.
-JUDGED = {"readout": 0.0, "change": 0.0, "time_shift": 1.0, "logit_std": 1.5}
+# Losses of transformers are measured at the same times, wherever a row looks most in training: spread over the grid of
+# the sampler, which has its own shift, and over all of them evenly.
+JUDGED = {"readout": 0.0, "change": 0.0, "logit_std": 1.5}
 
 
 class Column(NamedTuple):
@@ -66,9 +67,11 @@ COLUMNS = {
     "nouns": Column("nouns read", "{:.1%}"),
     "colors": Column("colours read", "{:.1%}"),
     "kl": Column("KL", "{:.2f}"),
-    "edit": Column("held-out loss of edits", "{:.4f}"),
+    "edit": Column("held-out loss of edits, the sampler's times", "{:.4f}"),
     "changed": Column("where they change", "{:.4f}"),
     "caption": Column("of captions", "{:.4f}"),
+    "edit_evenly": Column("of edits, times evenly", "{:.4f}"),
+    "caption_evenly": Column("of captions", "{:.4f}"),
     "trained": Column("parameters trained", "{:.1f} M"),
     "minutes": Column("minutes", "{:.1f}"),
 }
@@ -181,15 +184,17 @@ class Trial:
     def _losses(self, name: str, trained: DiffusionTask) -> dict[str, float]:
         """Held-out losses on the same scenes, noise and times for every row."""
         config = self.config.model_copy(update={"seed": self.plain.seed})
-        task = DiffusionTask(
-            config, self.plain.stages[name].model_copy(update=JUDGED), trained.vae, trained.transformer
-        )
-        with torch.no_grad():
-            found = task.to(trained.vae.device).eval().validate()
         # What changes is counted by whole tokens, which are others when they are smaller.
         alike = self.config.models.transformer["patch_size"] == self.plain.models.transformer["patch_size"]
-        columns = ("edit", "changed", "caption") if alike else ("edit", "caption")
-        return {column: found[f"held_out_{column}"] for column in columns}
+        numbers = {}
+        for times, shift in {"": config.sampling.time_shift, "_evenly": 1.0}.items():
+            stage = self.plain.stages[name].model_copy(update=JUDGED | {"time_shift": shift})
+            task = DiffusionTask(config, stage, trained.vae, trained.transformer)
+            with torch.no_grad():
+                found = task.to(trained.vae.device).eval().validate()
+            columns = ("edit", "changed", "caption") if alike else ("edit", "caption")
+            numbers |= {column + times: found[f"held_out_{column}"] for column in columns if column + times in COLUMNS}
+        return numbers
 
     @torch.no_grad()
     def _reconstruction(self, vae: AutoencoderRPiAE) -> dict[str, float]:
