@@ -8,15 +8,17 @@ and, with `--generators`, the study's generator on its latents beside it, which 
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..autoencoder import AutoencoderRPiAE
 from ..bridge import Posterior, VariationalBridge
-from ..layers import map_to_tokens, patchify, tokens_to_map, unpatchify
 from ..loading import CONFIG, read_json, resolve, source_name
 from . import COMPACT, published
 from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
@@ -29,7 +31,8 @@ FIT_ROUNDS = 10  # of k-means, when a codebook starts
 class CodebookBridge(nn.Module):
     """Feature map (B, F, h, w) → code vectors (B, C, s h, s w) → feature map: a bridge through a codebook.
 
-    Each cell of the feature map becomes s x s codes; gradients pass the choice of a code as if it were not there.
+    Each cell of the feature map becomes s x s codes, to which its channels are dealt in turn: the first ones, which say
+    most after a linear start, are not all one code's. Gradients pass the choice of a code as if it were not there.
 
     Args:
         codes, code_width: the codebook, (codes, C).
@@ -46,8 +49,7 @@ class CodebookBridge(nn.Module):
 
     def before_codes(self, feature_map: Tensor) -> Tensor:
         """Feature map → what is brought to the nearest codes, (B, C, s h, s w)."""
-        cells = self.bridge.encode(feature_map).mean
-        return unpatchify(map_to_tokens(cells), tuple(cells.shape[-2:]), self.split)
+        return F.pixel_shuffle(self.bridge.encode(feature_map).mean, self.split)
 
     def nearest(self, values: Tensor) -> Tensor:
         """(B, C, h, w) → the nearest codes' numbers (B, h, w). In float32: half precision confuses neighbours."""
@@ -71,22 +73,16 @@ class CodebookBridge(nn.Module):
         codes = self.to_codes(latent).to(latent.dtype)
         if latent.requires_grad:
             codes = latent + (codes - latent).detach()
-        grid = (codes.shape[-2] // self.split, codes.shape[-1] // self.split)
-        return self.bridge.decode(tokens_to_map(patchify(codes, self.split), grid))
+        return self.bridge.decode(F.pixel_unshuffle(codes, self.split))
 
     @torch.no_grad()
     def fit_codes(self, feature_map: Tensor) -> None:
-        """Codes from a few rounds of k-means on what the encoder gives now."""
-        points = self.before_codes(feature_map).float().movedim(1, -1).flatten(0, 2)
-        count = len(self.codebook.weight)
-        # Spread over all points, again from the first where there are fewer points than codes.
-        centres = points[torch.arange(count, device=points.device) * max(1, len(points) // count) % len(points)].clone()
-        for _ in range(FIT_ROUNDS):
-            owners = torch.cdist(points, centres).argmin(-1)
-            sums = torch.zeros_like(centres).index_add_(0, owners, points)
-            sizes = torch.bincount(owners, minlength=count)[:, None]
-            centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
-        self.codebook.weight.copy_(centres)
+        """Codes from a few rounds of k-means on what the encoder gives now, from far apart starts (k-means++)."""
+        points = self.before_codes(feature_map).float().movedim(1, -1).flatten(0, 2).cpu().double().numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of codes that are nobody's: they stay where they began
+            centres, _ = kmeans2(points, len(self.codebook.weight), iter=FIT_ROUNDS, minit="++", rng=0)
+        self.codebook.weight.copy_(torch.from_numpy(centres))
 
 
 class AutoencoderCodebook(AutoencoderRPiAE):

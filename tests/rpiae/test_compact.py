@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from rpiae.autoencoder import AutoencoderRPiAE
+from rpiae.bridge import Posterior
 from rpiae.pipeline import RPiAEPipeline, make_scheduler
 from rpiae.text import TextEncoder
 from rpiae.tokenizers import available, load, published
@@ -74,6 +75,19 @@ def test_fitted_codes_are_nearer_to_what_comes_before_them(codebook, x):
     before = error()
     codebook.bridge.fit_codes(features)
     assert error() < before / 4
+
+
+def test_codes_begin_far_apart_and_share_what_counts(codebook):
+    """Of values whose first channels vary most, as after a linear start, each of a cell's codes has its part, and all
+    codes have something to stand for."""
+    spread = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.12, 0.06]).view(1, -1, 1, 1)
+    cells = spread * torch.randn(16, 8, 4, 4, generator=torch.Generator().manual_seed(2))
+    codebook.bridge.bridge.encode = lambda feature_map: Posterior(cells, torch.zeros_like(cells))
+    values = codebook.bridge.before_codes(cells)
+    places = values.unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).square().mean((0, 1, 2, 4)).flatten()
+    assert places.max() < 70 * places.min()  # dealt out by fours it would be 4,000
+    codebook.bridge.fit_codes(cells)
+    assert len(codebook.bridge.nearest(values).unique()) == 16
 
 
 def test_by_name_from_the_assets(codebook, x, tmp_path, monkeypatch):

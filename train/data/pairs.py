@@ -103,6 +103,7 @@ class ScenePairs(Dataset):
         shape = (SAMPLES, self.draws)
         # Times of one sample's draws are spread evenly: one in each part of [0, 1).
         uniform = (np.arange(self.draws) + rng.random(shape)) / self.draws
+        drop = rng.random(SAMPLES)  # before the noise, of which latents of other shapes have more or less
         with self._sampled():
             captions = [caption(scene, rng) for scene in scenes[:2]]
         labels = [token_labels(scene, WHOLE) for scene in scenes]
@@ -113,6 +114,6 @@ class ScenePairs(Dataset):
             "target": torch.tensor(TARGETS),
             "noise": torch.from_numpy(rng.standard_normal((*shape, *self.latent_shape), dtype=np.float32)),
             "uniform": torch.from_numpy(uniform).float(),
-            "drop": torch.from_numpy(rng.random(SAMPLES)).float(),
+            "drop": torch.from_numpy(drop).float(),
             "labels": {name: torch.from_numpy(np.stack([one[name] for one in labels])) for name in labels[0]},
         }

@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     if options.generators and not options.export:
         parser.error("--generators goes with --export")
+    if options.table and options.rows:
+        parser.error("--table is of all finished rows: leave out --rows")
     names = chosen(options.rows)
     study = load_study(options.study, options.settings)
     if options.dry_run:
@@ -78,7 +80,9 @@ def run(study: StudySettings, names: list[str]) -> str:
     if study.threads:
         torch.set_num_threads(study.threads)
     _check(study)
-    report.read_rows(study.results)  # a mix is told before the next row is trained
+    for name, finished in report.read_rows(study.results).items():
+        for one in finished:
+            RowRun(study, name, one["seed"]).finished()  # a mix is told before the next row is trained
     with inhabited(study.world):
         share = ceiling(study.world, study.measure.ceiling)
         logger.info("the judge accepts %.0f %% of true pictures at %d px", 100 * share, study.world.side)

@@ -59,11 +59,11 @@ def write(results: Path) -> str:
 
 
 def table(rows: dict[str, list[dict]]) -> str:
-    """Markdown: the middle of the seeds ± half of what lies between them; once every row has a spread, all that is not
-    clear of the best is bold."""
+    """Markdown: the middle of the seeds ± half of what lies between them; of the rows with such a spread, all that is
+    not clear of the best is bold."""
     spans = {name: {key: _span(seeds, key) for key, _, _ in COLUMNS.values()} for name, seeds in rows.items()}
     first = next(iter(rows.values()))[0]
-    spread = all(len(seeds) > 1 for seeds in rows.values())
+    spread = {name: spans[name] for name, seeds in rows.items() if len(seeds) > 1}
     lines = [
         "| | latent | " + " | ".join(COLUMNS) + " | minutes |",
         "|---|---|" + "---:|" * (len(COLUMNS) + 1),
@@ -74,23 +74,22 @@ def table(rows: dict[str, list[dict]]) -> str:
             low, high = spans[name][key]
             mean, half = form.format((low + high) / 2), form.format((high - low) / 2)
             cell = f"{mean} ± {half}" if len(seeds) > 1 else mean
-            cells.append(f"**{cell}**" if spread and _among_the_best(name, key, best, spans) else cell)
+            cells.append(f"**{cell}**" if _among_the_best(name, key, best, spread) else cell)
         minutes = np.mean([sum(leg["minutes"] for leg in one["legs"].values()) for one in seeds])
-        shape = " × ".join(map(str, seeds[0]["latent_shape"]))
-        lines.append(f"| {seeds[0]['title']} | {shape} | " + " | ".join(cells) + f" | {minutes:.0f} |")
+        lines.append(f"| {seeds[0]['title']} | {_latent(seeds)} | " + " | ".join(cells) + f" | {minutes:.0f} |")
     seeds = sorted({one["seed"] for some in rows.values() for one in some})
     count = first["numbers"]["pictures"]
-    ranking = (
-        "Bold: the best mean, and every row whose seeds are not clear of its seeds, so no ranking is claimed among "
-        "bold cells."
-        if spread
-        else "A row with one seed has no spread, so no ranking is claimed."
-    )
-    if len(seeds) > 1:
-        ranking = f"± is half of what lies between a row's. {ranking}"
+    ranking = ["± is half of what lies between a row's."] if spread else []
+    if len(spread) > 1:
+        ranking.append(
+            "Bold: of the rows with a spread the best mean, and every row whose seeds are not clear of its seeds, so "
+            "no ranking is claimed among bold cells."
+        )
+    if len(spread) < len(rows):
+        ranking.append("A row with one seed has no spread, so no ranking is claimed.")
     lines += [
         "",
-        f"Seeds: {', '.join(map(str, seeds))}. {ranking}",
+        f"Seeds: {', '.join(map(str, seeds))}. {' '.join(ranking)}",
         f"FD: Fréchet distance in the features of {first['numbers']['feature_space']}, {count} held-out pictures: it "
         "compares rows here and nothing else. Perceptual: EfficientNet-Lite0 features, see train/perceptual.py. Nouns, "
         "colours, places: linear probes of one token of the latent. Text to image, edits: share that the judge accepts "
@@ -109,14 +108,21 @@ def _ceiling(rows: dict[str, list[dict]]) -> list[str]:
     return [f"Of {count} true pictures, seen as small as the models see them, the judge accepts {share:.1%}."]
 
 
+def _latent(seeds: list[dict]) -> str:
+    """Its shape, and how much of its codebook is used, where it has one."""
+    shape = " × ".join(map(str, seeds[0]["latent_shape"]))
+    used = [one["numbers"]["codes_used"] for one in seeds if "codes_used" in one["numbers"]]
+    return f"{shape}, {np.mean(used):.0%} of the codes" if used else shape
+
+
 def _span(seeds: list[dict], key: str) -> tuple[float, float]:
     values = [one["numbers"][key] for one in seeds]
     return min(values), max(values)
 
 
 def _among_the_best(name: str, key: str, best, spans: dict) -> bool:
-    """Whether a row's seeds overlap those of the row with the best mean."""
-    if len(spans) < 2:
+    """Whether a row is among those with a spread, and its seeds overlap those of the one with the best mean."""
+    if len(spans) < 2 or name not in spans:
         return False
     winner = best(spans, key=lambda other: sum(spans[other][key]))
     (low, high), (least, most) = spans[name][key], spans[winner][key]

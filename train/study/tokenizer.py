@@ -1,5 +1,6 @@
 """One phase of one row's tokenizer: the losses of all ideas in one place, of which a row asks for some."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from ..config import AutoencoderStage
 from ..linear_start import collect_pictures, start_bridge, start_decoder, start_encoder
 from ..losses import bridge_losses, noisy_features, pivot_weight
 from ..perceptual import PerceptualDistance
+from ..tasks.autoencoder import BETWEEN_RUNS
 from ..tasks.reconstruction import VALIDATION_PICTURES, ReconstructionTask
 from .config import StudySettings
 from .rows import Row
@@ -74,7 +76,7 @@ class TokenizerTask(ReconstructionTask):
         first: int = 0,
     ):
         super().__init__()
-        self.row, self.stage, self.fresh, self.vae = row, stage, fresh, vae
+        self.row, self.stage, self.fresh, self.vae, self.seed = row, stage, fresh, vae, seed
         for name in ("encoder", "bridge", "decoder"):
             part = getattr(vae, name)
             if part is not None:
@@ -82,7 +84,7 @@ class TokenizerTask(ReconstructionTask):
         self.anchor = frozen_copy(representation) if stage.pivot else None
         self.project = None
         if stage.pivot and row.anchor == "latent":
-            self.project = nn.Conv2d(vae.latent_shape[0], representation.feature_channels, 1)
+            self.project = nn.Conv2d(vae.latent_shape[0], representation.feature_channels, 1, bias=False)
         self.perceptual = PerceptualDistance() if stage.perceptual else None
         self.sees_pixels = bool(stage.l1 or stage.mse or stage.perceptual)
         self.dataset = WorldPictures(study.world, seed, TAG, stage.samples, first=first)
@@ -94,6 +96,8 @@ class TokenizerTask(ReconstructionTask):
 
     @torch.no_grad()
     def start(self) -> None:
+        if not self.fresh:
+            return
         vae = self.vae
         if "encoder" in self.fresh:
             start_encoder(vae.encoder, self.dataset)
@@ -106,6 +110,12 @@ class TokenizerTask(ReconstructionTask):
             bridge.encoder.moments.bias[bridge.latent_channels :] = START_LOGVAR
             if isinstance(vae.bridge, CodebookBridge):
                 vae.bridge.fit_codes(features)
+            if self.project is not None:
+                latent, wanted = (
+                    map_to_tokens(x).flatten(0, 1)
+                    for x in (vae.bridge.encode(features).mode(), self.anchor(pictures))
+                )
+                self.project.weight.copy_(torch.linalg.lstsq(latent, wanted).solution.T[:, :, None, None])
         if "decoder" in self.fresh:
             # With the noise that it will see: a head that is fitted without would blow it up.
             numbers = torch.arange(len(pictures))
@@ -126,7 +136,7 @@ class TokenizerTask(ReconstructionTask):
             posterior = vae.bridge.encode(features)
             latent = posterior.mode()
             if self.row.latent == "sample" and self.training and "bridge" in stage.trains:
-                latent = posterior.sample(noise=_noise(latent, batch["index"], POSTERIOR))
+                latent = posterior.sample(noise=self._noise(latent, batch["index"], POSTERIOR))
             if self.row.latent == "codes":
                 losses["codes"] = self._codes_loss(features)
                 given = vae.bridge.decode(latent)
@@ -134,8 +144,8 @@ class TokenizerTask(ReconstructionTask):
                 given = vae.bridge.decode(self._noisy(latent, batch["index"]))
             found = bridge_losses(given, features, posterior)
             losses |= {name: loss for name, loss in found.items() if getattr(stage, name)}
-        if self.sees_pixels:
-            losses |= self._pixel_losses(vae.decoder(given).float(), x)
+        seen = self._pixel_losses(vae.decoder(given).float(), x) if self.sees_pixels else {}
+        losses |= seen
         total = sum(getattr(stage, name, 1.0) * loss for name, loss in losses.items())
         if self.anchor is not None:
             with torch.no_grad():
@@ -144,7 +154,8 @@ class TokenizerTask(ReconstructionTask):
                 losses["anchor"] = F.mse_loss(features.float(), wanted.float())
             else:
                 losses["anchor"] = alignment_loss(self.project(latent), wanted)
-            self._update_anchor_weight(total, losses["anchor"])
+            reconstruction = sum(getattr(stage, name) * loss for name, loss in seen.items())
+            self._update_anchor_weight(reconstruction, losses["anchor"])
             losses["anchor_weight"] = self.anchor_weight.clone()
             total = total + losses["anchor_weight"] * losses["anchor"]
         return losses | {"loss": total}
@@ -170,9 +181,18 @@ class TokenizerTask(ReconstructionTask):
             return latent
         values = latent.detach().float()
         rms = (values - values.mean((0, 2, 3), keepdim=True)).square().mean().sqrt()
-        uniform = torch.stack([torch.rand((), generator=_generator(n, STRENGTH)) ** 2 for n in index.tolist()])
-        noise = _noise(latent, index, DRAWN)
+        uniform = torch.stack([torch.rand((), generator=one) ** 2 for one in self._generators(index, STRENGTH)])
+        noise = self._noise(latent, index, DRAWN)
         return noisy_features(latent, self.stage.latent_noise_tau * rms, uniform.to(latent.device), noise)
+
+    def _noise(self, like: Tensor, index: Tensor, stream: int) -> Tensor:
+        """Standard normal: a picture's by the row's seed and its number, whatever batch or process it is in."""
+        drawn = [torch.randn(like.shape[1:], generator=one) for one in self._generators(index, stream)]
+        return torch.stack(drawn).to(like.device, like.dtype)
+
+    def _generators(self, index: Tensor, stream: int) -> Iterator[torch.Generator]:
+        first = self.seed * BETWEEN_RUNS
+        return (torch.Generator().manual_seed((first + STREAMS * n + stream) % 2**32) for n in index.tolist())
 
     def _update_anchor_weight(self, reconstruction: Tensor, anchored: Tensor) -> None:
         """pivot * |grad reconstruction| / |grad anchor| at one encoder parameter, for RPiAE and VA-VAE alike."""
@@ -196,12 +216,3 @@ class TokenizerTask(ReconstructionTask):
         self.vae.register_to_config(latents_mean=mean.tolist(), latents_scale=[float(scale)] * len(mean))
         self.vae.save_pretrained(folder)
 
-
-def _generator(number: int, stream: int) -> torch.Generator:
-    return torch.Generator().manual_seed(STREAMS * number + stream)
-
-
-def _noise(like: Tensor, index: Tensor, stream: int) -> Tensor:
-    """Standard normal, a picture's by its number, whatever batch or process it is in."""
-    drawn = [torch.randn(like.shape[1:], generator=_generator(number, stream)) for number in index.tolist()]
-    return torch.stack(drawn).to(like.device, like.dtype)

@@ -7,6 +7,7 @@ the models draw is enlarged again for the judge.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,19 +38,30 @@ def inhabited(world: WorldSettings) -> Iterator[None]:
     _check(world)
     # The atlas of stickers knows its places by the whole vocabulary: make it look them up before.
     sprite(Sticker(V.drawn_nouns[0], None, "small", 0, 0), "flat")
-    nouns = V.nouns if world.nouns is None else {name: V.nouns[name] for name in (*world.nouns, SIGN)}
-    backgrounds = world.backgrounds or tuple(V.backgrounds)
     bank.cache_clear()
     try:
-        with V.narrowed(
-            nouns=MappingProxyType(dict(nouns)),
-            drawn_nouns=tuple(name for name in nouns if name != SIGN),
-            backgrounds=MappingProxyType({name: V.backgrounds[name] for name in backgrounds}),
-            sampling=MappingProxyType({**V.sampling, **world.sampling}),
-        ):
+        with V.narrowed(**_vocabulary(world)):
             yield
     finally:
         bank.cache_clear()
+
+
+def check_inhabited(world: WorldSettings) -> None:
+    """RuntimeError outside of `inhabited`, where pictures would be of the whole vocabulary and nothing would say so."""
+    if any(getattr(V, name) != value for name, value in _vocabulary(world).items()):
+        raise RuntimeError("pictures of the study's world are drawn inside `with inhabited(world)` alone")
+
+
+def _vocabulary(world: WorldSettings) -> dict[str, Any]:
+    """What the vocabulary is narrowed to."""
+    nouns = V.nouns if world.nouns is None else {name: V.nouns[name] for name in (*world.nouns, SIGN)}
+    backgrounds = world.backgrounds or tuple(V.backgrounds)
+    return {
+        "nouns": MappingProxyType(dict(nouns)),
+        "drawn_nouns": tuple(name for name in nouns if name != SIGN),
+        "backgrounds": MappingProxyType({name: V.backgrounds[name] for name in backgrounds}),
+        "sampling": MappingProxyType({**V.sampling, **world.sampling}),
+    }
 
 
 def _check(world: WorldSettings) -> None:
@@ -142,6 +154,7 @@ class WorldPictures(Dataset):
     def __init__(
         self, world: WorldSettings, seed: int, tag: int, samples: int, labels: bool = False, first: int = 0
     ):
+        check_inhabited(world)
         self.world, self.first = world, first
         self.scenes = ScenePictures(seed, tag, first + samples, PictureSettings(labels=labels))
 
@@ -160,6 +173,7 @@ class WorldPairs(ScenePairs):
     def __init__(
         self, world: WorldSettings, seed: int, tag: int, items: int, latent_shape: tuple[int, int, int], draws: int
     ):
+        check_inhabited(world)
         super().__init__(seed, tag, items, latent_shape, draws)
         self.world = world
 

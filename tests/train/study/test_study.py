@@ -25,7 +25,7 @@ from train.study.config import CodebookSettings, load_study, settings_of
 from train.study.generator import time_shift, transformer_config
 from train.study.representation import KEPT, PLAN, fingerprint, plan_of, representation
 from train.study.rows import ROWS, chosen, row_as_written
-from train.study.run import RowRun
+from train.study.run import DECIDES, RowRun
 from train.study.stage import Plan
 from train.study.tokenizer import alignment_loss
 from train.study.world import inhabited
@@ -82,6 +82,35 @@ def test_every_phase_learns_with_its_own_parts_and_losses(study, frozen, name, t
     assert (task.vae.bridge is None) == (row.latent == "features")
     if row.start == "representation" and all("encoder" not in phase.trains for phase in row.phases):
         assert all(torch.equal(a, b) for a, b in zip(task.vae.encoder.parameters(), frozen.parameters(), strict=True))
+
+
+def test_the_anchor_counts_against_pixels_alone(study, frozen):
+    """Its weight is the same whatever else a row asks of its bridge."""
+    weights = []
+    for more in ({}, {"feature_mse": 10.0, "kl": 1.0}):
+        run = RowRun(study, "rpiae-single-stage", 0)
+        [phase] = run.row.phases
+        with inhabited(study.world):
+            torch.manual_seed(0)
+            task = run._task(phase, run.stage(phase).model_copy(update=more), None, frozen, 0)
+            task.start()
+            with torch.no_grad():
+                for parameter in task.vae.encoder.parameters():
+                    parameter += 0.01 * torch.randn(parameter.shape)
+            batch = torch.utils.data.default_collate([task.dataset[i] for i in range(4)])
+        weights.append(float(task.train()(batch)["anchor_weight"]))
+    assert weights[0] == pytest.approx(weights[1]) and weights[0] > 0
+
+
+def test_seeds_do_not_share_their_noise(study, frozen):
+    drawn = []
+    for seed in (0, 0, 1):
+        run = RowRun(study, "sd-vae", seed)
+        [phase] = run.row.phases
+        with inhabited(study.world):
+            task = run._task(phase, run.stage(phase), None, frozen, 0)
+        drawn.append(task._noise(torch.zeros(1, 8, 4, 4), torch.tensor([3]), 0))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_alignment_is_content_with_what_is_near_enough():
@@ -150,8 +179,10 @@ def test_a_row_goes_the_whole_way_and_is_not_done_again(finished_study, capsys):
     assert main([*asked(study), "--rows", "rae"]) == 2
     assert "rae-0.json came from another representation than" in capsys.readouterr().err
     file.write_text(json.dumps(row, indent=1))
-    assert main([*asked(study), "measure.edits=2", "--rows", "rae"]) == 2
-    assert "rae-0.json holds this row with other settings" in capsys.readouterr().err
+    for name in ("rae", "sd-vae"):  # before a row is trained that would not be of the same study
+        assert main([*asked(study), "measure.edits=2", "--rows", name]) == 2
+        assert "rae-0.json holds this row with other settings" in capsys.readouterr().err
+    assert not (study.output / "sd-vae-0").exists()
 
 
 def test_a_whole_part_that_is_newer_than_a_row_is_at_its_defaults():
@@ -307,13 +338,60 @@ def test_finished_tokenizers_and_their_generators_come_to_compare(finished_study
     # What lies there already takes its room, also of a row that was asked for and is finished elsewhere alone.
     size = (alone / "vae" / WEIGHTS).stat().st_size
     shutil.copytree(alone, tmp_path / "full" / "compact-rpiae")
-    with pytest.raises(ValueError, match="no tokenizer"):
+    with pytest.raises(ValueError, match="no tokenizer of rae fits"):
         bundle.export(study, ["rpiae", "rae"], tmp_path / "full", limit=int(1.5 * size))
     assert bundle.export(study, ["rpiae", "rae"], tmp_path / "full", limit=int(2.5 * size))
     with pytest.raises(ValueError, match="no tokenizer of rpiae is finished"):
         bundle.export(study, ["rpiae"], tmp_path)
-    with pytest.raises(ValueError, match="no tokenizer"):  # a limit that nothing fits in
+    with pytest.raises(ValueError, match="no tokenizer of rae fits"):  # a limit that nothing fits in
         bundle.export(study, ["rae"], tmp_path / "none", limit=1000)
+    with pytest.raises(ValueError, match="ablations are not exported: rpiae-no-pivot;"):
+        bundle.export(study, ["rpiae-no-pivot"], tmp_path)
+
+
+def test_an_older_folder_that_stays_takes_its_room(finished_study, tmp_path):
+    """rae comes before fae, whose new weights find no room beside it: its old ones are still there then."""
+    study = finished_study.model_copy(update={"output": tmp_path / "output"})
+    shutil.copytree(finished_study.output / "rae-0", study.output / "rae-0")
+    write_finished(study, "fae")
+    [folder] = bundle.export(study, ["rae"], tmp_path)
+    size = (folder / "vae" / WEIGHTS).stat().st_size
+    shutil.rmtree(folder)
+    old = tmp_path / "compact-fae" / "vae" / WEIGHTS
+    old.parent.mkdir(parents=True)
+    old.write_bytes(bytes(size // 2))
+    with pytest.raises(ValueError, match="no tokenizer of rae, fae fits"):
+        bundle.export(study, ["rae", "fae"], tmp_path, limit=int(1.2 * size) - 1)
+    assert old.stat().st_size == size // 2 and not folder.exists()
+    assert bundle.export(study, ["rae", "fae"], tmp_path, limit=int(1.7 * size)) == [folder]
+    again = bundle.export(study, ["rae"], tmp_path, limit=int(1.7 * size))
+    assert again == [folder]  # in its own place
+
+
+def write_finished(study, name):
+    """A row's last phase, finished by its plan, with the weights that rae's has."""
+    run = RowRun(study, name, 0)
+    *before, last = run.row.phases
+    folder, rae = run.folder / last.name, study.output / "rae-0" / "decoder"
+    shutil.copytree(rae, folder)
+    run.origin = fingerprint(study)
+    first = sum(run.stage(phase).samples for phase in before)
+    plan = run._plan(run.stage(last), *DECIDES, first=first)
+    (folder / "plan.json").write_text(json.dumps(plan.written()))
+
+
+@pytest.mark.parametrize("change", ["tokenizer", "generator", "representation"])
+def test_what_was_trained_by_other_settings_is_not_exported(finished_study, tmp_path, change):
+    stage = getattr(finished_study, change)
+    other = stage.model_copy(update={"samples": 2 * stage.samples})
+    study = finished_study.model_copy(update={change: other})
+    for generators in (False, True):
+        if change == "generator" and not generators:  # which the tokenizer's card says nothing of
+            assert bundle.export(study, ["rae"], tmp_path / "alone")
+            continue
+        with pytest.raises(ValueError, match="rae-0.* was trained by other settings"):
+            bundle.export(study, ["rae"], tmp_path, generators)
+    assert not (tmp_path / "compact-rae").exists()
 
 
 def test_generators_are_exported_when_asked_for(study, monkeypatch):
@@ -381,7 +459,11 @@ def test_no_ranking_is_claimed_inside_the_spread(tmp_path):
     assert [rows[title][6].startswith("**") for title in ("RPiAE", "RAE", "VA-VAE")] == [False, False, True]
     alone = tmp_path / "rows" / "va-vae-1.json"
     alone.rename(tmp_path / "va-vae-1.json")
-    assert "**" not in (text := report.write(tmp_path)) and "no ranking is claimed" in text
+    lines = (text := report.write(tmp_path)).splitlines()  # others go on being told apart
+    assert ["**" in line for line in lines[2:5]] == [True, True, False] and "has no spread" in text
+    (tmp_path / "rows" / "rae-1.json").rename(tmp_path / "rae-1.json")
+    assert "**" not in report.write(tmp_path)
+    (tmp_path / "rae-1.json").rename(tmp_path / "rows" / "rae-1.json")
     (tmp_path / "va-vae-1.json").rename(alone)
     known = finished("rae", 1, 27.0)
     known["numbers"]["ceiling"] = 23 / 24

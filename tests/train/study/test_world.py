@@ -86,6 +86,16 @@ def test_items_depend_on_seed_and_number_alone():
         first, second = pairs[1], WorldPairs(WORLD, 0, 2, 4, (8, 4, 4), 2)[1]
         assert first["images"].shape == (3, 3, 64, 64) and first["noise"].shape == (4, 2, 8, 4, 4)
         assert torch.equal(first["images"], second["images"]) and first["texts"] == second["texts"]
+        wide = WorldPairs(WORLD, 0, 2, 4, (16, 4, 4), 2)[1]  # other latents have other noise, and nothing else
+        for name in ("images", "uniform", "drop"):
+            assert torch.equal(wide[name], first[name])
+
+
+def test_no_picture_is_drawn_outside_of_the_world():
+    """It would be one of all nouns, and a tokenizer of the study would learn from it without a word."""
+    for make in (lambda: WorldPictures(WORLD, 0, 1, 4), lambda: WorldPairs(WORLD, 0, 2, 4, (8, 4, 4), 2)):
+        with pytest.raises(RuntimeError, match="inside `with inhabited"):
+            make()
 
 
 @pytest.mark.slow
