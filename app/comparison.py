@@ -194,7 +194,8 @@ def _row(found: Compared) -> Row:
     kind = Row
     if found.drawing is not None:
         kind, pictures["drawn"] = DrawnRow, found.drawing.picture
-    return kind(**numbers, lpips_reason=found.lpips_reason, **{name: _shown(one) for name, one in pictures.items()})
+    reasons = " ".join(filter(None, (found.ssim_reason, found.lpips_reason)))  # one note on all that is missing
+    return kind(**numbers, lpips_reason=reasons, **{name: _shown(one) for name, one in pictures.items()})
 
 
 def _shown(picture: Tensor | None) -> Image.Image | None:

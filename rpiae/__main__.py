@@ -12,6 +12,7 @@ needs is imported inside it, so that `--help` is quick.
 """
 
 import json
+import logging
 import os
 import secrets
 import sys
@@ -22,8 +23,12 @@ import typer
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from .pipeline import RPiAEPipeline
+    from .tokenizers.comparison import Comparison
+
+logger = logging.getLogger(__name__)
 
 MAX_SEED = 2**63 - 1
 AUTO = "auto"
@@ -220,14 +225,9 @@ def compare(
 ) -> None:
     """Show on one sheet what tokenizers make of a picture: PSNR, SSIM, times, errors and latents; with --prompt also
     what diffusion models draw on their latents."""
-    from dataclasses import replace
-
     from . import images, recipe
     from .files import whole
-    from .tokenizers import load
-    from .tokenizers.comparison import Comparison, as_csv, as_json, sheet
-    from .tokenizers.comparison import compare as measure
-    from .tokenizers.drawing import drawn_by
+    from .tokenizers.comparison import as_csv, as_json, sheet
 
     recipe.check_writable(output)
     if table is not None:
@@ -238,22 +238,18 @@ def compare(
         raise ValueError("There is nothing to compare: name a picture, or write what to draw as --prompt.")
     source = None if picture is None else images.load(picture)
     wanted = _tokenizers(tokenizers)
-    place, rows = _place(device, dtype), []
-    for name, origin in wanted:
-        try:
-            tokenizer = load(name, origin or None).to(*place)
-            drawing = None if prompt is None else drawn_by(tokenizer, origin or None, prompt, source, seed)
-            rows.append(replace(measure(tokenizer, source), drawing=drawing))
-        except ValueError as error:  # one that is not there is no reason to hold back the others
-            rows.append(Comparison(name, reason=_one_line(error)))
+    place = _place(device, dtype)
+    rows = [_compared(name, origin or None, place, source, prompt, seed) for name, origin in wanted]
     if not any(row.info for row in rows):
-        raise ValueError(rows[0].reason)
+        reasons = [row.reason if len(rows) == 1 else f"{row.name}: {row.reason}" for row in rows]
+        raise ValueError(" ".join(reasons))
     recipe.save_png(sheet(source, rows), output)
     if table is not None:
         numbers = [row.numbers() for row in rows]
         about = source and {"width": source.width, "height": source.height, "sha256": recipe.pixels_sha256(source)}
+        text = as_csv(numbers) if table.suffix.lower() == ".csv" else as_json(numbers, picture=about)
         with whole(table) as part:
-            part.write_text(as_csv(numbers) if table.suffix == ".csv" else as_json(numbers, picture=about), "utf-8")
+            part.write_text(text, "utf-8")
     for row in rows:
         typer.echo(f"{row.name}: {', '.join(row.facts()[1:])}", err=row.info is None)
     typer.echo(str(output))
@@ -312,17 +308,51 @@ def convert(
 
 
 def _tokenizers(names: str) -> list[tuple[str, str]]:
-    """ "rpiae,sd-vae=random" as pairs of a name and a source, "" for none; ValueError for a name that there is not."""
-    from .tokenizers import NAMES, compact
+    """ "rpiae,sd-vae=random" as pairs of a name and a source, "" for none; ValueError for a name that there is not. A
+    compact one that has a source may have any name."""
+    from .tokenizers import COMPACT, NAMES, compact
 
     wanted = [entry.strip().partition("=")[::2] for entry in names.split(",") if entry.strip()]
     known = [*NAMES, *compact.names()]
-    for name, _ in wanted:
-        if name not in known:
+    for name, origin in wanted:
+        if name not in known and not (origin and name.startswith(COMPACT)):
             raise ValueError(f"There is no tokenizer {name!r}. Use one of: {', '.join(known)}.")
     if not wanted:
         raise ValueError("--tokenizers names none. Write for example: --tokenizers rpiae,sd-vae")
     return wanted
+
+
+def _compared(
+    name: str, origin: str | None, place: tuple[Any, Any], source: "Image.Image | None", prompt: str | None, seed: int
+) -> "Comparison":
+    """One tokenizer's row. One that fails is no reason to hold back the others: its row says why, and so does the
+    place of a drawing that fails."""
+    from dataclasses import replace
+
+    from .tokenizers import load
+    from .tokenizers.comparison import Comparison, compare
+    from .tokenizers.drawing import Drawing, drawn_by
+
+    try:
+        tokenizer = load(name, origin).to(*place)
+        row = compare(tokenizer, source)
+    except Exception as fault:
+        return Comparison(name, reason=_reason(name, fault))
+    if prompt is None:
+        return row
+    try:
+        return replace(row, drawing=drawn_by(tokenizer, origin, prompt, source, seed))
+    except Exception as fault:
+        return replace(row, drawing=Drawing(prompt, seed, reason=_reason(name, fault)))
+
+
+def _reason(name: str, fault: Exception) -> str:
+    """Why a tokenizer has nothing to show. What nobody wrote for people is logged with its trace."""
+    if isinstance(fault, (ValueError, OSError)):  # as `main` has it
+        return _one_line(fault)
+    logger.error("tokenizer %s failed", name, exc_info=fault)
+    kind, said = type(fault).__name__, _one_line(fault)
+    return kind if said == kind else f"{kind}: {said}"
 
 
 def _pipeline(checkpoint: str | None, device: str | None, dtype: str) -> tuple["RPiAEPipeline", dict]:

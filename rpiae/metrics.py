@@ -13,6 +13,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 # The backbones that `lpips` asks torchvision for; its own linear heads come inside the package.
 LPIPS_BACKBONES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
+SSIM_SIDE = 6  # pixels: its window reaches 5 beyond a border, where the picture is mirrored
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
@@ -22,8 +23,13 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity (Gaussian window of 11 px), (B, 3, H, W) twice → (B,); 1 for equal pictures."""
+    """Structural similarity (Gaussian window of 11 px), (B, 3, H, W) twice → (B,); 1 for equal pictures.
+
+    Raises ValueError for pictures of fewer than SSIM_SIDE rows or columns.
+    """
     x, y = _alike(x, y)
+    if min(x.shape[-2:]) < SSIM_SIDE:
+        raise ValueError(f"SSIM needs pictures of at least {SSIM_SIDE} pixels a side.")
     return structural_similarity_index_measure(y, x, data_range=1.0, reduction="none").reshape(len(x))
 
 

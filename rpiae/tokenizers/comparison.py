@@ -57,8 +57,9 @@ class Comparison:
     latent: Tensor | None = None  # its first three principal components as RGB; None where it is no grid
     latent_share: float | None = None
     psnr: float | None = None
-    ssim: float | None = None
+    ssim: float | None = None  # None: `ssim_reason` says why
     lpips: float | None = None  # None: `lpips_reason` says why
+    ssim_reason: str = ""
     lpips_reason: str = ""
     encode_ms: float | None = None
     decode_ms: float | None = None
@@ -93,8 +94,9 @@ class Comparison:
             return [self.name, self.reason]
         lines = [self.name]
         if self.reconstruction is not None:
+            similar = "" if self.ssim is None else f", SSIM {self.ssim:.3f}"
             perceptual = "" if self.lpips is None else f", LPIPS {self.lpips:.3f}"
-            lines.append(f"{self.psnr:.2f} dB, SSIM {self.ssim:.3f}{perceptual}")
+            lines.append(f"{self.psnr:.2f} dB{similar}{perceptual}")
         side, shape = self.info.image_size, "x".join(map(str, self.info.latent_shape))
         lines.append(f"latent {shape} of {side}x{side} px, {self.compression:.3g} x smaller")
         if self.reconstruction is not None:
@@ -115,7 +117,8 @@ def compare(tokenizer: Tokenizer, picture: Image.Image | None) -> Comparison:
     latent = tokenizer.encode(given)  # the first run sets things up, so the times are those of later ones
     y = tokenizer.decode(latent).cpu()[..., top:bottom, left:right]
     x = given[..., top:bottom, left:right]
-    distance, reason = _lpips(x, y)
+    similarity, ssim_reason = _ssim(x, y)
+    distance, lpips_reason = _lpips(x, y)
     view, share = latent_picture(latent, tokenizer.info.image_size, frame.box)
     return Comparison(
         name=tokenizer.info.name,
@@ -125,12 +128,20 @@ def compare(tokenizer: Tokenizer, picture: Image.Image | None) -> Comparison:
         latent=view,
         latent_share=share,
         psnr=metrics.psnr(x, y).item(),
-        ssim=metrics.ssim(x, y).item(),
+        ssim=similarity,
         lpips=distance,
-        lpips_reason=reason,
+        ssim_reason=ssim_reason,
+        lpips_reason=lpips_reason,
         encode_ms=_milliseconds(lambda: tokenizer.encode(given)),
         decode_ms=_milliseconds(lambda: tokenizer.decode(latent)),
     )
+
+
+def _ssim(x: Tensor, y: Tensor) -> tuple[float | None, str]:
+    try:
+        return metrics.ssim(x, y).item(), ""
+    except ValueError as error:  # a thin picture has its other numbers
+        return None, str(error)
 
 
 def _lpips(x: Tensor, y: Tensor) -> tuple[float | None, str]:

@@ -126,8 +126,59 @@ def test_compare_keeps_a_row_for_a_tokenizer_that_is_not_there(run, picture, tmp
     run(*asked, "--table", "table.json")
     report = json.loads((tmp_path / "table.json").read_text())
     assert report["picture"]["width"] == picture.width and report["tokenizers"][0]["sha256"] == ours["sha256"]
+    run(*asked, "--table", "TABLE.CSV")
+    assert (tmp_path / "TABLE.CSV").read_text().startswith("name,psnr,")
     assert err.startswith("sd-vae: ") and "not on this machine" in err
     assert Image.open(tmp_path / "sheet.png").width > 3 * 200
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """breaking(fault): the study's tokenizers raise it when they are loaded."""
+    from rpiae.tokenizers import compact
+
+    def breaking(fault: BaseException) -> None:
+        def load(name, source=None):
+            raise fault
+
+        monkeypatch.setattr(compact, "load", load)
+
+    return breaking
+
+
+def test_compare_goes_on_after_a_tokenizer_that_breaks(run, picture, tmp_path, breaking, caplog):
+    breaking(RuntimeError("no\nkernel"))
+    code, out, err = run("compare", "in.png", "--tokenizers", "compact-x=here,rpiae", "-o", "a.png", "--table", "a.csv")
+    broken, ours = csv.DictReader((tmp_path / "a.csv").open())
+    assert code == 0 and float(ours["psnr"]) > 0 and "rpiae: " in out
+    assert broken["error"] == "RuntimeError: no kernel" and "compact-x: RuntimeError: no kernel" in err
+    assert caplog.records[0].exc_info and "compact-x" in caplog.text  # with its trace
+    breaking(KeyboardInterrupt())
+    assert run("compare", "in.png", "--tokenizers", "compact-x=here,rpiae", "-o", "b.png")[0] not in (0, 2)
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_compare_keeps_the_numbers_of_a_tokenizer_whose_model_breaks(run, picture, tmp_path, monkeypatch):
+    def draw(*_):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr("rpiae.tokenizers.drawing.draw", draw)
+    assert run("compare", "in.png", "--prompt", "make it blue", "-o", "a.png", "--table", "a.csv")[0] == 0
+    [row] = csv.DictReader((tmp_path / "a.csv").open())
+    assert float(row["psnr"]) > 0 and row["draw_error"] == "RuntimeError: no kernel"
+
+
+def test_compare_tells_all_reasons_when_every_tokenizer_fails(run, picture, tmp_path, breaking):
+    breaking(MemoryError())
+    code, _, err = run("compare", "in.png", "--tokenizers", "compact-x=here,sd-vae=none", "-o", "a.png")
+    assert code == 2 and "compact-x: MemoryError" in err and "sd-vae: " in err and "none" in err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_compare_takes_a_compact_tokenizer_from_its_folder(run, picture, smoke_checkpoint):
+    asked = f"compact-mine={smoke_checkpoint / 'vae'}"
+    code, out, _ = run("compare", "in.png", "--tokenizers", asked, "-o", "a.png")
+    assert code == 0 and out.startswith("compact-mine: ")
 
 
 def test_info_on_a_checkpoint_and_on_a_picture(run, tmp_path, smoke_checkpoint):
@@ -167,6 +218,10 @@ MISTAKES = {
         "no change mask",
     ),
     "tokenizer": (["compare", "in.png", "-o", "out.png", "--tokenizers", "rpiae,vae"], "no tokenizer 'vae'"),
+    "compact tokenizer": (
+        ["compare", "in.png", "-o", "out.png", "--tokenizers", "compact-nothing"],
+        "no tokenizer 'compact-nothing'. Use one of: rpiae, ",
+    ),
     "table": (["compare", "in.png", "-o", "out.png", "--table", "out.txt"], "must end in .csv or .json"),
     "no tokenizer": (["compare", "in.png", "-o", "out.png", "--tokenizers", ","], "names none"),
     "no recipe": (["info", "in.png"], "holds no recipe"),

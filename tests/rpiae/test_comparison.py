@@ -64,6 +64,17 @@ def test_without_lpips_there_is_a_reason(picture):
     assert thin.lpips is None and "32 pixels" in thin.lpips_reason
 
 
+@pytest.mark.parametrize("size", [(1200, 20), (20, 1200)])
+def test_a_picture_too_thin_for_ssim_has_its_other_numbers(picture, size):
+    found = compare(Halver(), picture.resize(size))
+    assert found.ssim is None and "6 pixels" in found.ssim_reason
+    assert " dB" in found.facts()[1] and "SSIM" not in found.facts()[1]
+    assert sheet(picture.resize(size), [found]).height > 0
+    [row] = csv.DictReader(io.StringIO(as_csv([found.numbers()])))
+    assert row["ssim"] == "" and float(row["psnr"]) == found.psnr
+    assert json.loads(as_json([found.numbers()]))["tokenizers"][0]["ssim"] is None
+
+
 def ramp() -> torch.Tensor:
     """(1, 4, 4, 4): differs most along the columns, less along the rows, and not at all otherwise."""
     steps = torch.arange(4.0)

@@ -54,6 +54,13 @@ def test_ssim_as_scipy_has_it():
     assert metrics.ssim(x[:1], y[:1]).shape == (1,)
 
 
+def test_ssim_of_a_picture_that_is_too_thin_for_it_is_refused():
+    x, y = (one[:, :, : metrics.SSIM_SIDE] for one in pictures(1))
+    assert 0 < metrics.ssim(x, y).item() < 1
+    with pytest.raises(ValueError, match="at least 6 pixels a side"):
+        metrics.ssim(x[:, :, 1:], y[:, :, 1:])
+
+
 def test_numbers_are_about_what_is_shown():
     x = torch.ones(1, 3, 32, 32)
     assert metrics.psnr(x, x + 0.5).item() == float("inf")

@@ -1,6 +1,7 @@
 """The study's tokenizers for the Compare tab, and their generators if asked: float16, in assets/tokenizers/compact-*,
 within limits. A folder with a generator is a pipeline's, one without it holds the tokenizer alone."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from rpiae.tokenizers.compact import open_model
 from rpiae.transformer import RPiAETransformer2DModel
 
 from ..card import LICENCE
+from ..config import StageSettings
 from ..data.scenes import CATEGORIES, VOCABULARY
 from ..publish import half
 from .config import StudySettings
 from .generator import as_training_config
+from .representation import fingerprint
 from .rows import ROWS
-from .run import RowRun
+from .run import DECIDES, RowRun
+from .stage import Plan
 
 # Bytes in all, of tokenizers and of generators: git keeps every version.
 LIMIT, GENERATORS_LIMIT = 12 * 2**20, 24 * 2**20
@@ -27,20 +31,30 @@ ORDER = ("rpiae", "sd-vae", "va-vae", "rae", "fae", "vqgan")
 
 
 class Room:
-    """What a limit leaves for one kind of weights."""
+    """What a limit leaves for one kind of weights, of which a folder has `file`."""
 
-    def __init__(self, limit: int, used: int):
-        self.limit, self.used = limit, used
+    def __init__(self, limit: int, file: str, folders: list[Path]):
+        self.limit, self.file = limit, file
+        self.used = sum(self.bytes(folder) for folder in folders)
 
-    def takes(self, result: Path, what: str) -> bool:
-        """Whether a result fits in float16, which is then counted; why not is printed."""
+    def bytes(self, folder: Path) -> int:
+        """That a folder holds."""
+        return (folder / self.file).stat().st_size if (folder / self.file).is_file() else 0
+
+    def takes(self, result: Path, target: Path, what: str) -> bool:
+        """Whether a result fits in float16 in place of what `target` holds; it is then counted for that. Why not is
+        printed."""
         size = (result / WEIGHTS).stat().st_size // 2
-        if self.used + size > self.limit:
-            wanted, limit = (self.used + size) / 2**20, self.limit / 2**20
-            print(f"{what} stays out: {wanted:.1f} MiB would be more than {limit:.0f}")
+        wanted = self.used - self.bytes(target) + size
+        if wanted > self.limit:
+            print(f"{what} stays out: {wanted / 2**20:.1f} MiB would be more than {self.limit / 2**20:.0f}")
             return False
-        self.used += size
+        self.used = wanted
         return True
+
+    def loses(self, target: Path) -> None:
+        """What `target` holds goes."""
+        self.used -= self.bytes(target)
 
 
 def export(
@@ -52,36 +66,67 @@ def export(
     generators_limit: int = GENERATORS_LIMIT,
 ) -> list[Path]:
     """Write the finished tokenizers of these rows, of the first seed that has one, as many as the limit allows beside
-    those of other rows that are there already; with `generators` each with its own where that is finished and fits.
+    what is there already and stays; with `generators` each with its own where that is finished and fits.
 
-    Returns their folders. ValueError when none of them is finished.
+    Returns their folders. ValueError when these are ablations, when none of them is finished or none fits, and when one
+    was trained by other settings than the study's.
     """
-    runs = {name: run for name in ORDER if name in names and (run := _finished(study, name))}
-    others = [one for one in folder.glob(f"{COMPACT}*") if one.name.removeprefix(COMPACT) not in runs]
-    tokenizers = Room(limit, _bytes(others, f"vae/{WEIGHTS}"))
-    drawing_room = Room(generators_limit, _bytes(others, f"transformer/{WEIGHTS}"))
+    asked = [name for name in ORDER if name in names]
+    if not asked:
+        raise ValueError(f"ablations are not exported: {', '.join(names)}; what can be is {', '.join(ORDER)}")
+    runs = {name: run for name in asked if (run := _finished(study, name))}
+    if not runs:
+        raise ValueError(f"no tokenizer of {', '.join(asked)} is finished in {study.output}; train the study first")
+    for run in runs.values():  # all, before anything is written
+        _check(run, generators)
+    here = list(folder.glob(f"{COMPACT}*"))
+    tokenizers = Room(limit, f"vae/{WEIGHTS}", here)
+    drawing_room = Room(generators_limit, f"transformer/{WEIGHTS}", here)
     written = []
     for name, run in runs.items():
-        if not tokenizers.takes(_result(run, ROWS[name].phases[-1].name), name):
+        target = folder / f"{COMPACT}{name}"
+        if not tokenizers.takes(_tokenizer(run), target, name):
             continue
         drawing = _result(run, "generator") if generators else None
-        if drawing is not None and not drawing_room.takes(drawing, f"the generator of {name}"):
+        if drawing is None or not drawing_room.takes(drawing, target, f"the generator of {name}"):
             drawing = None
-        written.append(_write(study, run, drawing, folder / f"{COMPACT}{name}"))
+            drawing_room.loses(target)
+        written.append(_write(study, run, drawing, target))
     if not written:
-        raise ValueError(f"no tokenizer of {', '.join(names)} is finished in {study.output}; train the study first")
+        raise ValueError(f"no tokenizer of {', '.join(runs)} fits beside what {folder} holds; remove some of it")
     return written
 
 
-def _bytes(folders: list[Path], file: str) -> int:
-    """Of this file in all of these folders."""
-    return sum((folder / file).stat().st_size for folder in folders if (folder / file).is_file())
+def _check(run: RowRun, generators: bool) -> None:
+    """ValueError when what would be exported was trained by other settings than those that its card would tell."""
+    *before, last = run.row.phases
+    first = sum(run.stage(phase).samples for phase in before)
+    _check_stage(run, last.name, run.stage(last), *DECIDES, first=first)
+    if generators and _result(run, "generator"):
+        stage = run.generator_stage(open_model(_tokenizer(run)))
+        _check_stage(run, "generator", stage, *DECIDES, "tokenizer", "sampling", "measure")
+
+
+def _check_stage(run: RowRun, name: str, stage: StageSettings, *parts: str, **about: int) -> None:
+    """The same of one stage, which these parts of the study's settings decide too."""
+    about |= {"row": run.row.written(), "study": run.study.written(*parts), "representation": fingerprint(run.study)}
+    plan, file = Plan(run.study, stage, run.seed, about), run.folder / name / "plan.json"
+    if not file.is_file() or not plan.is_that_of(json.loads(file.read_text(encoding="utf-8"))):
+        raise ValueError(
+            f"{run.folder / name} was trained by other settings, or from another representation, than this study's: "
+            "export it with those that it was trained with"
+        )
 
 
 def _finished(study: StudySettings, name: str) -> RowRun | None:
     """A row with the first seed whose tokenizer is finished."""
     runs = (RowRun(study, name, seed) for seed in study.seeds)
-    return next((run for run in runs if _result(run, ROWS[name].phases[-1].name)), None)
+    return next((run for run in runs if _tokenizer(run)), None)
+
+
+def _tokenizer(run: RowRun) -> Path | None:
+    """The result of a row's last phase, once that is finished."""
+    return _result(run, run.row.phases[-1].name)
 
 
 def _result(run: RowRun, phase: str) -> Path | None:
@@ -91,7 +136,7 @@ def _result(run: RowRun, phase: str) -> Path | None:
 
 def _write(study: StudySettings, run: RowRun, drawing: Path | None, target: Path) -> Path:
     """One folder, in place of what was there."""
-    vae = open_model(_result(run, run.row.phases[-1].name))
+    vae = open_model(_tokenizer(run))
     if drawing is None and (target / "transformer").is_dir():
         print(f"{target.name} loses the generator that it had: --generators would write this one's")
     shutil.rmtree(target, ignore_errors=True)

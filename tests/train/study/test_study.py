@@ -353,7 +353,8 @@ def test_an_older_folder_that_stays_takes_its_room(finished_study, tmp_path):
     """rae comes before fae, whose new weights find no room beside it: its old ones are still there then."""
     study = finished_study.model_copy(update={"output": tmp_path / "output"})
     shutil.copytree(finished_study.output / "rae-0", study.output / "rae-0")
-    write_finished(study, "fae")
+    weights = write_finished(study, "fae") / WEIGHTS
+    weights.write_bytes(4 * weights.read_bytes())  # more than there is room for
     [folder] = bundle.export(study, ["rae"], tmp_path)
     size = (folder / "vae" / WEIGHTS).stat().st_size
     shutil.rmtree(folder)
@@ -364,12 +365,12 @@ def test_an_older_folder_that_stays_takes_its_room(finished_study, tmp_path):
         bundle.export(study, ["rae", "fae"], tmp_path, limit=int(1.2 * size) - 1)
     assert old.stat().st_size == size // 2 and not folder.exists()
     assert bundle.export(study, ["rae", "fae"], tmp_path, limit=int(1.7 * size)) == [folder]
-    again = bundle.export(study, ["rae"], tmp_path, limit=int(1.7 * size))
-    assert again == [folder]  # in its own place
+    assert bundle.export(study, ["rae"], tmp_path, limit=int(1.7 * size)) == [folder]  # in its own place
+    assert old.is_file()
 
 
 def write_finished(study, name):
-    """A row's last phase, finished by its plan, with the weights that rae's has."""
+    """The result of a row's last phase, finished by its plan, with the weights that rae's has."""
     run = RowRun(study, name, 0)
     *before, last = run.row.phases
     folder, rae = run.folder / last.name, study.output / "rae-0" / "decoder"
@@ -378,6 +379,7 @@ def write_finished(study, name):
     first = sum(run.stage(phase).samples for phase in before)
     plan = run._plan(run.stage(last), *DECIDES, first=first)
     (folder / "plan.json").write_text(json.dumps(plan.written()))
+    return folder / "result"
 
 
 @pytest.mark.parametrize("change", ["tokenizer", "generator", "representation"])
