@@ -14,15 +14,12 @@ from rpiae.tokenizers.compact import open_model
 from rpiae.transformer import RPiAETransformer2DModel
 
 from ..card import LICENCE
-from ..config import StageSettings
 from ..data.scenes import CATEGORIES, VOCABULARY
 from ..publish import half
 from .config import StudySettings
 from .generator import as_training_config
-from .representation import fingerprint
 from .rows import ROWS
-from .run import DECIDES, RowRun
-from .stage import Plan
+from .run import RowRun
 
 # Bytes in all, of tokenizers and of generators: git keeps every version.
 LIMIT, GENERATORS_LIMIT = 12 * 2**20, 24 * 2**20
@@ -99,23 +96,16 @@ def export(
 
 def _check(run: RowRun, generators: bool) -> None:
     """ValueError when what would be exported was trained by other settings than those that its card would tell."""
-    *before, last = run.row.phases
-    first = sum(run.stage(phase).samples for phase in before)
-    _check_stage(run, last.name, run.stage(last), *DECIDES, first=first)
+    plans = {run.row.phases[-1].name: run.plan(run.row.phases[-1])}
     if generators and _result(run, "generator"):
-        stage = run.generator_stage(open_model(_tokenizer(run)))
-        _check_stage(run, "generator", stage, *DECIDES, "tokenizer", "sampling", "measure")
-
-
-def _check_stage(run: RowRun, name: str, stage: StageSettings, *parts: str, **about: int) -> None:
-    """The same of one stage, which these parts of the study's settings decide too."""
-    about |= {"row": run.row.written(), "study": run.study.written(*parts), "representation": fingerprint(run.study)}
-    plan, file = Plan(run.study, stage, run.seed, about), run.folder / name / "plan.json"
-    if not file.is_file() or not plan.is_that_of(json.loads(file.read_text(encoding="utf-8"))):
-        raise ValueError(
-            f"{run.folder / name} was trained by other settings, or from another representation, than this study's: "
-            "export it with those that it was trained with"
-        )
+        plans["generator"] = run.generator_plan(open_model(_tokenizer(run)))
+    for name, plan in plans.items():
+        file = run.folder / name / "plan.json"
+        if not file.is_file() or not plan.is_that_of(json.loads(file.read_text(encoding="utf-8"))):
+            raise ValueError(
+                f"{run.folder / name} was trained by other settings, or from another representation, than this "
+                "study's: export it with those that it was trained with"
+            )
 
 
 def _finished(study: StudySettings, name: str) -> RowRun | None:

@@ -148,8 +148,10 @@ ROWS: dict[str, Row] = {
 
 
 def chosen(names: str | None) -> list[str]:
-    """Row names with commas → those rows, all without; ValueError for a name that there is not."""
+    """Row names with commas → those rows, all without; ValueError for a name that there is not, or none."""
     wanted = [name.strip() for name in names.split(",") if name.strip()] if names else list(ROWS)
+    if not wanted:
+        raise ValueError(f"--rows {names!r} names no row; there are: {', '.join(ROWS)}")
     if unknown := [name for name in wanted if name not in ROWS]:
         raise ValueError(f"the study has no row {', '.join(unknown)}; it has: {', '.join(ROWS)}")
     return wanted

@@ -38,7 +38,6 @@ class RowRun:
         self.folder = study.output / f"{name}-{seed}"
         self.file = study.results / "rows" / f"{name}-{seed}.json"
         self.legs: dict[str, dict] = {}
-        self.origin: str | None = None  # SHA-256 of the representation that it is trained from
 
     def settings(self) -> dict:
         """All that decides the row's numbers."""
@@ -80,7 +79,7 @@ class RowRun:
             "latent_shape": list(vae.latent_shape),
             "parameters": {"tokenizer": count_parameters(vae), "generator": count_parameters(generator.transformer)},
             "legs": self.legs,
-            "representation": self.origin,
+            "representation": fingerprint(self.study),
             "settings": self.settings(),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -89,22 +88,31 @@ class RowRun:
 
     def tokenizer(self) -> AutoencoderRPiAE:
         """The row's tokenizer after all its phases, in evaluation mode."""
-        frozen, self.origin = representation(self.study), fingerprint(self.study)
-        before: Path | None = None
-        first = 0
+        frozen, before = representation(self.study), None
         for phase in self.row.phases:
             folder = self.folder / phase.name
-            stage = self.stage(phase)
-            make = partial(self._task, phase, stage, before, frozen, first)
-            plan = self._plan(stage, *DECIDES, first=first)
-            self.legs[phase.name] = train(make, plan, folder, "tokenizer")
-            before, first = folder / "result", first + stage.samples
+            make = partial(self._task, phase, self.stage(phase), before, frozen, self._first(phase))
+            self.legs[phase.name] = train(make, self.plan(phase), folder, "tokenizer")
+            before = folder / "result"
         return open_model(before)
 
+    def plan(self, phase: Phase) -> Plan:
+        """All that decides what one of the tokenizer's phases learns."""
+        return self._plan(self.stage(phase), *DECIDES, first=self._first(phase))
+
+    def generator_plan(self, vae: AutoencoderRPiAE) -> Plan:
+        """All that decides what the generator learns, and how it is judged on the way."""
+        return self._plan(self.generator_stage(vae), *DECIDES, "tokenizer", "sampling", "measure")
+
     def _plan(self, stage: StageSettings, *parts: str, **about: int) -> Plan:
-        """The plan of one of the row's stages, which these parts of the study's settings decide too."""
+        """Of a stage which these parts of the study's settings decide too."""
         about |= {"row": self.row.written(), "study": self.study.written(*parts)}
-        return Plan(self.study, stage, self.seed, about | {"representation": self.origin})
+        return Plan(self.study, stage, self.seed, about | {"representation": fingerprint(self.study)})
+
+    def _first(self, phase: Phase) -> int:
+        """How many pictures the phases before have seen."""
+        before = self.row.phases[: self.row.phases.index(phase)]
+        return sum(self.stage(one).samples for one in before)
 
     def stage(self, phase: Phase) -> AutoencoderStage:
         """The config's tokenizer stage as the phase changes it; whole batches."""
@@ -142,12 +150,9 @@ class RowRun:
 
     def generator(self, vae: AutoencoderRPiAE) -> GeneratorTask:
         """The trained generator."""
-        stage = self.generator_stage(vae)
         folder = self.folder / "generator"
-        # Also how it is judged, as it is on the way.
-        plan = self._plan(stage, *DECIDES, "tokenizer", "sampling", "measure")
-        make = partial(GeneratorTask, self.study, stage, vae, self.seed)
-        self.legs["generator"] = train(make, plan, folder, "generator")
+        make = partial(GeneratorTask, self.study, self.generator_stage(vae), vae, self.seed)
+        self.legs["generator"] = train(make, self.generator_plan(vae), folder, "generator")
         task = make()
         task.transformer.load_state_dict(RPiAETransformer2DModel.from_pretrained(folder / "result").state_dict())
         return task.to(device()).eval()

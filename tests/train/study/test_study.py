@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from rpiae.encoder import build_encoder
 from rpiae.loading import WEIGHTS
-from rpiae.tokenizers import load, published
+from rpiae.tokenizers import compact, load, published
 from rpiae.tokenizers.drawing import draw, own_model
 from train.__main__ import main
+from train.linear_start import collect_pictures
 from train.loop import Loop
 from train.study import bundle, judged, report
 from train.study import representation as representation_module
@@ -25,10 +26,10 @@ from train.study.config import CodebookSettings, load_study, settings_of
 from train.study.generator import time_shift, transformer_config
 from train.study.representation import KEPT, PLAN, fingerprint, plan_of, representation
 from train.study.rows import ROWS, chosen, row_as_written
-from train.study.run import DECIDES, RowRun
+from train.study.run import RowRun
 from train.study.stage import Plan
 from train.study.tokenizer import alignment_loss
-from train.study.world import inhabited
+from train.study.world import WorldPictures, inhabited
 
 PARTS = ("encoder", "bridge", "decoder")
 COMMITTED = Path(__file__).parents[3] / "docs" / "study" / "stickers-128"
@@ -272,6 +273,21 @@ def test_the_committed_rows_are_finished_and_their_representation_is_there(tmp_p
     assert all(torch.equal(found[name], rae[name]) for name in found) and not (tmp_path / "runs").exists()
 
 
+def test_the_bundled_tokenizers_were_trained_in_their_world():
+    """Their latents have mean square one on its pictures; on those of all nouns it is another."""
+    study = load_study("stickers-128")
+    count = tokenizer_module.LATENT_PICTURES
+    with inhabited(study.world):
+        pictures = WorldPictures(study.world, 0, tokenizer_module.LATENT_TAG, count)
+        x = collect_pictures(pictures, count)
+    assert len(compact.names()) >= 4
+    for name in compact.names():
+        vae = load(name).model
+        with torch.no_grad():
+            latents = vae.normalise(vae.encode(x).latent_dist.mode())
+        assert latents.square().mean().item() == pytest.approx(1, rel=0.01), name
+
+
 class Interrupted(Exception):
     """Somebody pulls the plug."""
 
@@ -372,13 +388,10 @@ def test_an_older_folder_that_stays_takes_its_room(finished_study, tmp_path):
 def write_finished(study, name):
     """The result of a row's last phase, finished by its plan, with the weights that rae's has."""
     run = RowRun(study, name, 0)
-    *before, last = run.row.phases
+    last = run.row.phases[-1]
     folder, rae = run.folder / last.name, study.output / "rae-0" / "decoder"
     shutil.copytree(rae, folder)
-    run.origin = fingerprint(study)
-    first = sum(run.stage(phase).samples for phase in before)
-    plan = run._plan(run.stage(last), *DECIDES, first=first)
-    (folder / "plan.json").write_text(json.dumps(plan.written()))
+    (folder / "plan.json").write_text(json.dumps(run.plan(last).written()))
     return folder / "result"
 
 
@@ -430,8 +443,9 @@ def test_what_it_costs_is_known_before(capsys):
 
 def test_rows_by_name():
     assert chosen("rae, fae") == ["rae", "fae"] and chosen(None) == list(ROWS)
-    with pytest.raises(ValueError, match="no row vae; it has: rpiae"):
-        chosen("rae,vae")
+    for names, said in (("rae,vae", "no row vae; it has: rpiae"), (" , ", "names no row; there are: rpiae")):
+        with pytest.raises(ValueError, match=said):
+            chosen(names)
 
 
 def finished(name, seed, psnr):
