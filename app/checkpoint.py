@@ -238,10 +238,11 @@ def _bring(pipeline: Any, vae: AutoencoderRPiAE, device: str, dtype: str, batche
 
 
 def _hold(place: Place, pipeline: Any, vae: AutoencoderRPiAE, start: float, warm: bool) -> Held:
-    from rpiae.tokenizers.rpiae import licence, wrap
+    from rpiae.tokenizers.base import OwnTokenizer
+    from rpiae.tokenizers.rpiae import NAME, licence
 
     said = licence(place.path) if place.path.is_dir() else "not stated"
-    tokenizer = wrap(vae, place.name, said)
+    tokenizer = OwnTokenizer(vae, NAME, place.name, said)
     if warm:
         _warm_up(place, pipeline, tokenizer)
     about = describe(place, pipeline, vae)

@@ -99,6 +99,8 @@ def edit(
     for path in (output, mask_output):
         if path is not None:
             recipe.check_writable(path)
+    if mask_output is not None and mask_output.resolve() == output.resolve():
+        raise ValueError(f"--output and --mask-output are both '{output}'. Give them different names.")
     if mask_output is not None and not preserve_unchanged:
         raise ValueError("--mask-output needs --preserve-unchanged: without it there is no change mask.")
     source = images.load(picture)

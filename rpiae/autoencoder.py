@@ -51,6 +51,9 @@ class AutoencoderRPiAE(AttentionChoice, StrictLoading, ModelMixin, ConfigMixin):
         if bridge_config is not None:
             self.bridge = VariationalBridge(channels, **bridge_config)
         self.decoder = PixelDecoder(channels, **decoder_config)
+        if not isinstance(image_size, int) or image_size < 1 or image_size % self.encoder.downsampling:
+            raise ValueError(f"image_size must be a multiple of {self.encoder.downsampling}, it is {image_size!r}")
+        self._check_latent_constants()
 
     @classmethod
     def from_official(
@@ -120,6 +123,12 @@ class AutoencoderRPiAE(AttentionChoice, StrictLoading, ModelMixin, ConfigMixin):
     def denormalise(self, latent: Tensor) -> Tensor:
         mean, scale = self._latent_constants(latent)
         return latent / scale + mean
+
+    def _check_latent_constants(self) -> None:
+        for name in ("latents_mean", "latents_scale"):
+            given = self.config[name]
+            if given is not None and len(given) != self.latent_shape[0]:
+                raise ValueError(f"{name} has {len(given)} numbers, the latent {self.latent_shape[0]} channels")
 
     def _latent_constants(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         given = (self.config.latents_mean or [0.0], self.config.latents_scale or [1.0])

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
 from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
+from .latent_pipeline import LatentPipeline
 from .lightning_dit import LightningDiT2DModel
 from .loading import open_pipeline
 from .noise import draw_noise
 
 SCHEDULES = ("official", "to_zero")
-OUTPUT_TYPES = ("pil", "pt", "latent")
 # The authors' scale where their interval reduces autoguidance; classifier-free guidance is off there.
 REDUCED_AUTOGUIDANCE = 1.42
 # Steps times labels whose modulations are computed at once: 25 MB of the released network's in bfloat16.
@@ -38,7 +38,7 @@ class ClassConditionalPipelineOutput(BaseOutput):
     images: list[Image.Image] | Tensor
 
 
-class ClassConditionalPipeline(DiffusionPipeline):
+class ClassConditionalPipeline(LatentPipeline):
     """Pictures by class label.
 
     Args:
@@ -58,7 +58,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
         super().__init__()
         scheduler = scheduler or FlowMatchEulerDiscreteScheduler(shift=1.0)
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
-        self._interrupt = False
         self.check_components()
 
     @classmethod
@@ -86,10 +85,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 f"tokenizer and transformer do not fit: the latent is {self.vae.latent_shape}, "
                 f"the transformer wants {wanted}"
             )
-
-    def interrupt(self) -> None:
-        """Stop the running call after the step that it is in."""
-        self._interrupt = True
 
     @torch.no_grad()
     def __call__(
@@ -132,17 +127,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
             ValueError: a bad argument, in one sentence.
         """
         self._interrupt = False
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
+        self._check_output_type(output_type)
         labels = self._labels(class_labels)
         scheduler, updates = self._schedule(schedule, num_inference_steps, time_shift)
         if official_interval_scale is None:
             official_interval_scale = 0.0 if weak_transformer is None else REDUCED_AUTOGUIDANCE
-        if official_interval is not None:
-            official_interval = tuple((float(low), float(high)) for low, high in official_interval)
-        scales = guidance.Schedule(
-            guidance_scale, tuple(guidance_interval), official_interval, official_interval_scale
-        )  # fmt: skip
+        scales = guidance.Schedule(guidance_scale, guidance_interval, official_interval, official_interval_scale)
         self._check_weak(weak_transformer)
         x = draw_noise(len(labels), self.vae.latent_shape, generator, latents).to(self._execution_device)
         x = self._denoise(x, labels.to(x.device), scheduler, updates, scales, weak_transformer, callback_on_step_end)
@@ -185,10 +175,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
         else:
             lesser = self._predict(weak, x, t, labels, weak_modulation)
         return lesser if strong is None else lesser + scale * (strong - lesser)
-
-    def decode_preview(self, prediction: Tensor) -> list[Image.Image]:
-        """Latents, such as a callback's `prediction`, as pictures."""
-        return images.to_pil(self._decode(prediction))
 
     @staticmethod
     def _predict(
@@ -259,10 +245,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 if self._interrupt:
                     break
         return x
-
-    def _decode(self, x: Tensor) -> Tensor:
-        """Latents → pictures (B, 3, H, W) in [0, 1], float32."""
-        return self.vae.decode(self.vae.denormalise(x.to(self.vae.dtype))).sample.float().clamp(0, 1)
 
 
 class _Modulations:

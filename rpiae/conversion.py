@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from diffusers import ModelMixin
@@ -47,8 +48,7 @@ def convert(
     if transformer is not None:
         dit = LightningDiT2DModel.from_official(transformer, num_heads, torch_dtype)
         model = ClassConditionalPipeline(vae=model, transformer=dit)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = folder.with_name(f".{folder.name[:40]}-{uuid4().hex}.part")
     try:
         model.save_pretrained(part)
         if folder.is_dir():

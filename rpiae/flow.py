@@ -43,8 +43,8 @@ def data_from_velocity(x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
 def shift_time(t: Tensor, shift: float) -> Tensor:
     """Move times towards noise: s t / (1 + (s - 1) t), s >= 1; larger latents need more (RAE, section on
     dimension-dependent shift; reference facts (a): s = sqrt(C h w / 4096))."""
-    if shift <= 0:
-        raise ValueError(f"the time shift must be positive, it is {shift}")
+    if not 0 < shift < float("inf"):
+        raise ValueError(f"the time shift must be a positive number, it is {shift}")
     return shift * t / (1 + (shift - 1) * t)
 
 
@@ -57,7 +57,7 @@ def logit_normal_time(u: Tensor, shift: float = 1.0, mean: float = 0.0, std: flo
 
 def check_steps(steps: int, least: int = 1) -> int:
     """A number of sampling steps as an int; ValueError for what is none."""
-    whole = isinstance(steps, (int, float)) and not isinstance(steps, bool) and int(steps) == steps
+    whole = isinstance(steps, (int, float)) and not isinstance(steps, bool) and steps % 1 == 0
     if not whole or not least <= steps <= MAX_STEPS:
         raise ValueError(f"num_inference_steps must be a whole number from {least} to {MAX_STEPS}, it is {steps!r}")
     return int(steps)

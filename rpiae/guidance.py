@@ -69,8 +69,8 @@ def check_scale(scale: float, name: str = "guidance_scale") -> None:
         raise ValueError(f"{name} must be a number from 0 to 100, it is {scale!r}")
 
 
-def check_interval(interval: tuple[float, float]) -> None:
-    """ValueError for what is no interval of times."""
+def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
+    """An interval of times as two floats; ValueError for what is none."""
     try:
         low, high = map(float, interval)
         good = 0 <= low <= high <= 1
@@ -78,6 +78,7 @@ def check_interval(interval: tuple[float, float]) -> None:
         good = False
     if not good:
         raise ValueError(f"a guidance interval is (low, high) with 0 <= low <= high <= 1, not {interval!r}")
+    return low, high
 
 
 def inside(t: float | Tensor, interval: tuple[float, float]) -> bool:
@@ -106,8 +107,10 @@ class Schedule:
     def __post_init__(self):
         check_scale(self.scale)
         check_scale(self.reduced_scale, "the reduced guidance scale")
-        for interval in (self.interval, *(self.reduced or ())):
-            check_interval(interval)
+        object.__setattr__(self, "interval", check_interval(self.interval))
+        if self.reduced is not None:
+            pairs = [self.reduced] if isinstance(self.reduced, (int, float)) else self.reduced
+            object.__setattr__(self, "reduced", tuple(map(check_interval, pairs)))
 
     def at(self, t: float | Tensor) -> float:
         """The scale at time t, compared as in `inside`."""

@@ -1,4 +1,4 @@
-"""Pictures in and out: the only file that knows files, EXIF, colour modes, 0-255 and letterboxes.
+"""Pictures in and out: the only file that reads them, and knows EXIF and colour modes.
 
 `load` turns whatever a person has into an upright 8-bit RGB picture, `letterbox` fits it into the model's
 square without cropping or stretching, `to_tensor` and `to_pil` cross to and from the inside of this library,
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch.nn import functional
 
 MIN_SIDE = 16
 MAX_PIXELS = 40_000_000
+MAX_BYTES = 512 * 1024**2  # of a file: 40 megapixels of 16 bits and four channels are 320 MB
 # Named one by one, because some of Pillow's readers start other programs (EPS) or are hardly ever exercised.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 READABLE = "PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF"
@@ -51,26 +51,15 @@ class Letterbox:
         """True where the picture is the square itself, pixel for pixel."""
         return self.original_size == (self.size, self.size)
 
-    def undo(self, square: Image.Image | torch.Tensor) -> Image.Image | torch.Tensor:
-        """The picture of the original size: PIL for a PIL square, a tensor for a tensor (..., C, size,
-        size)."""
-        given = square.size if isinstance(square, Image.Image) else tuple(square.shape[:-3:-1])
-        if given != (self.size, self.size):
+    def undo(self, square: Image.Image) -> Image.Image:
+        """The picture of the original size."""
+        if square.size != (self.size, self.size):
             raise ValueError(
-                f"This letterbox is of {self.size}x{self.size} pixels, the picture has {given[0]}x"
-                f"{given[1]}. Give the square that the model made for it."
+                f"This letterbox is of {self.size}x{self.size} pixels, the picture has {square.width}x"
+                f"{square.height}. Give the square that the model made for it."
             )
-        width, height = self.original_size
-        left, top, right, bottom = self.box
-        if isinstance(square, Image.Image):
-            picture = square.crop(self.box)
-            return picture if self.is_exact else picture.resize(self.original_size, Image.Resampling.BICUBIC)
-        cropped = square[..., top:bottom, left:right]
-        if self.is_exact:
-            return cropped
-        flat = cropped.reshape(-1, *cropped.shape[-3:])
-        resized = functional.interpolate(flat, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-        return resized.reshape(*cropped.shape[:-2], height, width)
+        picture = square.crop(self.box)
+        return picture if self.is_exact else picture.resize(self.original_size, Image.Resampling.BICUBIC)
 
 
 def load(source: Source) -> Image.Image:
@@ -187,14 +176,19 @@ def to_pil(pictures: torch.Tensor) -> list[Image.Image]:
             f"Pictures must have the shape (B, 3, H, W) or (B, 1, H, W), not {tuple(pictures.shape)}."
         )
     pictures = pictures.detach().float()
+    check_finite(pictures)
+    pixels = (pictures.clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8)
+    arrays = rearrange(pixels, "b c h w -> b h w c").contiguous().numpy()
+    return [Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array) for array in arrays]
+
+
+def check_finite(pictures: torch.Tensor) -> None:
+    """ValueError for pictures with values that are no numbers."""
     if not torch.isfinite(pictures).all():
         raise ValueError(
             "The picture has values that are no numbers (overflow in a half-precision model?). "
             "Try float32 or bfloat16."
         )
-    pixels = (pictures.clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8)
-    arrays = rearrange(pixels, "b c h w -> b h w c").contiguous().numpy()
-    return [Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array) for array in arrays]
 
 
 def _open(source: Source, least_side: int = MIN_SIDE) -> tuple[Image.Image, str]:
@@ -221,6 +215,10 @@ def _read_file(path: Path, name: str) -> bytes:
         raise ValueError(f"There is no file {name}. Check the path.")
     if path.is_dir():
         raise ValueError(f"{name} is a folder, not a picture.")
+    if not path.is_file():
+        raise ValueError(f"{name} is no file of its own kind that could hold a picture.")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{name} has {size / 1024**2:.0f} MB, more than the {MAX_BYTES // 1024**2} MB of any picture.")
     try:
         return path.read_bytes()
     except OSError as error:

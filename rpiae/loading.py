@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.configuration_utils import FrozenDict
 from safetensors import SafetensorError
@@ -47,12 +48,10 @@ def source_name(source: str | Path) -> str:
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
     """Whatever keeps a thing from being fetched, as ValueError."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
         yield
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of a connection that breaks off each layer below has its own kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"could not fetch {name!r} from the hub: {reason}") from error
 
 
@@ -70,17 +69,20 @@ def read_json(path: Path, what: str) -> dict:
 
 
 def load_strictly(model: nn.Module, path: Path) -> None:
-    """Fill a model from a safetensors file, in the model's dtypes; ValueError with the names of every tensor that is
-    missing, unexpected or misshapen. Nothing is loaded then."""
+    """Fill a model, also one without weights, from a safetensors file, in the model's dtypes; ValueError with the names
+    of every tensor that is missing, unexpected or misshapen. Nothing is loaded then."""
     if not path.is_file():
         raise ValueError(f"{path.parent} has no weights: {path.name} is missing")
     try:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or cut off ({error}); fetch or make it again") from None
-    if faults := misfit(shapes(model.state_dict()), shapes(found)):
+    wanted = model.state_dict()
+    if faults := misfit(shapes(wanted), shapes(found)):
         raise ValueError(f"{path} does not fit a {type(model).__name__}: {faults}")
-    model.load_state_dict(found, strict=True)
+    # Copied, because what safetensors gives is the file itself: whoever replaced it would change a loaded model.
+    copies = {name: found[name].to(tensor.dtype, copy=True) for name, tensor in wanted.items()}
+    model.load_state_dict(copies, strict=True, assign=True)
 
 
 def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -127,7 +129,10 @@ def open_pipeline(
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json", "a checkpoint's scheduler")
     if (found := scheduler.get("_class_name")) != FlowMatchEulerDiscreteScheduler.__name__:
         raise ValueError(f"{folder / 'scheduler'} is a {found}, wanted is a FlowMatchEulerDiscreteScheduler")
-    return folder, index, FlowMatchEulerDiscreteScheduler.from_config(scheduler)
+    try:
+        return folder, index, FlowMatchEulerDiscreteScheduler.from_config(scheduler)
+    except Exception as error:
+        raise ValueError(f"{folder / 'scheduler'} does not describe a scheduler: {error}") from error
 
 
 class StrictLoading:
@@ -146,7 +151,8 @@ class StrictLoading:
         """
         folder = resolve(source)
         folder = folder / subfolder if subfolder else folder
-        model = build(cls, folder)
+        with init_empty_weights(include_buffers=False):  # random ones would take time, and be thrown away
+            model = build(cls, folder)
         load_strictly(model, folder / WEIGHTS)
         return cast(model, torch_dtype).eval()
 
@@ -160,7 +166,7 @@ def build(model_class: type[nn.Module], folder: Path) -> nn.Module:
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
         return model_class(**settings)
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a depth of 0, text where a number belongs: layers raise whatever they trip over
         raise ValueError(f"{folder / CONFIG} does not describe a {name}: {error}") from error
 
 

@@ -30,6 +30,8 @@ def draw_noise(
     else:
         generators = [generator] * count
     for one in generators:
+        if not isinstance(one, (torch.Generator, type(None))):
+            raise ValueError(f"a generator must be a torch.Generator, not {one!r}; make one by torch.Generator()")
         if one is not None and one.device.type != "cpu":
             raise ValueError(f"a generator must be on the CPU, where noise is drawn; this one is on {one.device}")
     return torch.stack([torch.randn(shape, generator=one) for one in generators])

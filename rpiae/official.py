@@ -259,12 +259,13 @@ def _of_replica(name: str) -> str:
 def _fill(model: nn.Module, file: OfficialFile, names: dict[str, tuple[str, ...]], dtype: torch.dtype) -> None:
     """Copy the weights in slices, so that memory holds the model and one slice of the file, not all of both."""
     sizes = {name: sum(file.weights[one].nbytes for one in theirs) for name, theirs in names.items()}
-    waiting = list(names)
+    waiting, in_float32 = list(names), getattr(model, "_keep_in_fp32_modules", None) or ()
     while waiting:
         weights, part, size = read(file.path).weights, {}, 0
         while waiting and (not part or size + sizes[waiting[0]] <= SLICE):
             name = waiting.pop(0)
             size += sizes[name]
-            part[name] = torch.cat([weights[one] for one in names[name]]).to(dtype)
+            kept = torch.float32 if name in in_float32 else dtype
+            part[name] = torch.cat([weights[one] for one in names[name]]).to(kept)
         model.load_state_dict(part, strict=False, assign=True)
         del weights, part

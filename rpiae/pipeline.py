@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
@@ -20,6 +20,7 @@ from . import flow, guidance, images
 from .autoencoder import AutoencoderRPiAE
 from .compiled import compile_steps, nothing_compiled_anew
 from .images import Letterbox
+from .latent_pipeline import LatentPipeline
 from .loading import open_pipeline, plain
 from .noise import draw_noise
 from .region import RegionSettings, allowed_area, change_mask, composite, likely_area, snap
@@ -27,7 +28,6 @@ from .text import TextEncoder, TextStates
 from .transformer import Context, RPiAETransformer2DModel
 
 FALLBACK_DEFAULTS = {"num_inference_steps": 30, "guidance_scale": 3.0, "image_guidance_scale": 1.5}
-OUTPUT_TYPES = ("pil", "pt", "latent")
 
 
 @dataclass
@@ -74,7 +74,7 @@ def make_scheduler(time_shift: float) -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(shift=time_shift)
 
 
-class RPiAEPipeline(DiffusionPipeline):
+class RPiAEPipeline(LatentPipeline):
     """Text-to-image and instruction editing on RPiAE latents.
 
     Args:
@@ -106,7 +106,7 @@ class RPiAEPipeline(DiffusionPipeline):
         if not isinstance(given, dict) or not given.keys() <= FALLBACK_DEFAULTS.keys():
             raise ValueError(f"defaults name {', '.join(FALLBACK_DEFAULTS)} and nothing else, they are {given!r}")
         self.register_to_config(defaults=FALLBACK_DEFAULTS | given, region=settings.to_dict())
-        self._interrupt = False
+        self.check_components()
 
     @classmethod
     def from_pretrained(
@@ -121,7 +121,7 @@ class RPiAEPipeline(DiffusionPipeline):
             ValueError: what is missing, damaged or foreign, and where.
         """
         folder, index, scheduler = open_pipeline(cls, source, "an RPiAE checkpoint", unknown)
-        pipe = cls(
+        return cls(
             vae=vae or AutoencoderRPiAE.from_pretrained(folder / "vae", torch_dtype=torch_dtype),
             transformer=RPiAETransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch_dtype),
             text_encoder=TextEncoder.from_pretrained(folder / "text_encoder", torch_dtype=torch_dtype),
@@ -129,8 +129,6 @@ class RPiAEPipeline(DiffusionPipeline):
             defaults=index.get("defaults"),
             region=index.get("region"),
         )
-        pipe.check_components()
-        return pipe
 
     def check_components(self) -> None:
         """ValueError when the components were not made for each other."""
@@ -152,10 +150,6 @@ class RPiAEPipeline(DiffusionPipeline):
                 f"text encoder and transformer do not fit: states of width {self.text_encoder.width}, "
                 f"the transformer wants {self.transformer.config.text_width}"
             )
-
-    def interrupt(self) -> None:
-        """Stop the running call after the step that it is in."""
-        self._interrupt = True
 
     def compile_steps(self) -> None:
         """Compile the steps by torch.compile, now: later calls are faster and none waits for a compiler. ValueError
@@ -206,12 +200,12 @@ class RPiAEPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
             image_guidance_scale=image_guidance_scale,
         )  # fmt: skip
-        guidance.check_interval(guidance_interval)
+        guidance_interval = guidance.check_interval(guidance_interval)
         x = draw_noise(len(prompts), self.vae.latent_shape, generator, latents).to(self._execution_device)
         source_latent = self._encode_sources(sources) if sources else None
         branches = guidance.branches(
             settings["guidance_scale"], settings["image_guidance_scale"], bool(sources), bool(negative_prompt),
-            whole=tuple(guidance_interval) == guidance.WHOLE,
+            whole=guidance_interval == guidance.WHOLE,
         )  # fmt: skip
         context = self._encode_context(prompts, negative_prompt or "", branches, source_latent)
         steps = settings["num_inference_steps"]
@@ -235,16 +229,11 @@ class RPiAEPipeline(DiffusionPipeline):
         x = images.to_tensor(square).to(self._execution_device, self.vae.dtype)
         return letterbox.undo(images.to_pil(self.vae(x).float().clamp(0, 1))[0])
 
-    def decode_preview(self, prediction: Tensor) -> list[Image.Image]:
-        """Normalised latents, such as a callback's `prediction`, as pictures of the model's size."""
-        return images.to_pil(self._decode(prediction))
-
     def _check(
         self, prompt, image, mask_image, negative_prompt, output_type, **settings
     ) -> tuple[list[str], list[Source], dict]:
         """Arguments as lists of equal length; every mistake of the caller's is found here, before any work."""
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
+        self._check_output_type(output_type)
         if not isinstance(prompt, (str, list, tuple, type(None))):
             raise ValueError(f"prompt must be a text or a list of texts, it is {prompt!r}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
@@ -381,10 +370,6 @@ class RPiAEPipeline(DiffusionPipeline):
         return RPiAEPipelineOutput(
             images=pictures, change_masks=change_masks if preserve else [None] * len(sources)
         )
-
-    def _decode(self, x: Tensor) -> Tensor:
-        """Normalised latents → pictures (B, 3, H, W) in [0, 1], float32."""
-        return self.vae.decode(self.vae.denormalise(x.to(self.vae.dtype))).sample.float().clamp(0, 1)
 
     def _allowed(self, source: Source) -> Tensor:
         if source.painted is not None:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from .pipeline import RPiAEPipeline
 
 CHUNK = "rpiae"
-WEIGHTS_AND_CONFIGS = (".safetensors", ".json", ".pt")
+WEIGHTS = (".safetensors", ".pt")
+CONFIGS = ("config.json", "model_index.json", "scheduler_config.json")
+MOST = 64 * 1024  # bytes of a recipe: what somebody put into a picture may be of any size
+NAMED = 5  # faults in a message
 PACKAGES = ("torch", "diffusers", "transformers", "timm", "xformers", "pillow")
 
 
@@ -67,13 +70,15 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Recipe":
         """Raises ValueError, in one sentence, for what is not JSON or not a recipe."""
+        if len(text) > MOST:
+            raise ValueError(f"This is not a recipe: it has more than {MOST // 1024} KiB of text.")
         try:
             return _adapter().validate_json(text)
         except ValidationError as error:
-            wrong = "; ".join(
-                _place(fault["loc"]) + fault["msg"] for fault in error.errors(include_url=False)
-            )
-            raise ValueError(f"This is not a whole recipe ({wrong}).") from error
+            faults = error.errors(include_url=False, include_input=False)
+            wrong = "; ".join(_place(fault["loc"]) + fault["msg"] for fault in faults[:NAMED])
+            more = "; ..." if len(faults) > NAMED else ""
+            raise ValueError(f"This is not a whole recipe ({wrong}{more}).") from error
 
     def parameters(self) -> str:
         """The recipe in one line for people."""
@@ -145,7 +150,8 @@ def folder_sha256(folder: str | os.PathLike) -> str:
     """SHA-256 over a checkpoint folder's weights and configs (or one file), with their names; kept while no file
     changes."""
     root = Path(folder)
-    files = sorted(path for path in root.rglob("*") if path.suffix in WEIGHTS_AND_CONFIGS)
+    # Not every JSON file: measurements and the training's history lie there too, and change no picture.
+    files = sorted(path for path in root.rglob("*") if path.suffix in WEIGHTS or path.name in CONFIGS)
     if root.is_file():
         root, files = root.parent, [root]
     stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)

@@ -90,7 +90,7 @@ class TextEncoder(ModelMixin, ConfigMixin):
             folder in the transformers layout.
         layers: which hidden states to take; 0 is the embedding. The last layer alone is trained for pooled
             similarity and knows less about single words.
-        max_tokens: slots per text; a longer text is refused, not cut.
+        max_tokens: slots per text; the pipelines refuse a longer one (`check`), here it is cut.
         sha256: checksum of the weights, checked when given.
     """
 
@@ -108,7 +108,9 @@ class TextEncoder(ModelMixin, ConfigMixin):
             )
         self.register_to_config(sha256=found, layers=list(layers))
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        language_model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        language_model = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
         self.language_model = language_model.eval().requires_grad_(False)
         if not all(0 <= layer <= language_model.config.num_hidden_layers for layer in layers):
             raise ValueError(

@@ -1,6 +1,7 @@
 """What every tokenizer here is to the outside: pictures in [0, 1] → latents → pictures, and facts about
 itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -89,8 +90,25 @@ class ModelTokenizer:
         return x.to(parameter.device, parameter.dtype)
 
 
-def count_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+class OwnTokenizer(ModelTokenizer):
+    """Around an autoencoder of this library's, which has `latent_shape` and `config.image_size`: the mode of the
+    posterior, or code vectors.
+
+    Args:
+        origin: where the weights are from, in words for people.
+        codes: size of the codebook, where there is one.
+    """
+
+    def __init__(self, model: nn.Module, name: str, origin: str, licence: str, codes: int | None = None):
+        side, shape = model.config.image_size, tuple(model.latent_shape)
+        info = TokenizerInfo(name, shape, side // shape[1], count_parameters(model), origin, licence, side, codes)
+        super().__init__(model, info)
+
+    def encode_(self, x: Tensor) -> Tensor:
+        return self.model.encode(x).latent_dist.mode()
+
+    def decode_(self, z: Tensor) -> Tensor:
+        return self.model.decode(z).sample
 
 
 class KLTokenizer(ModelTokenizer):
@@ -102,3 +120,14 @@ class KLTokenizer(ModelTokenizer):
 
     def decode_(self, z: Tensor) -> Tensor:
         return (self.model.decode(z).sample + 1) / 2
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def with_random_weights(build: Callable[[], nn.Module]) -> nn.Module:
+    """A model with the same random weights each time, without touching the global generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build()

@@ -21,7 +21,7 @@ from ..autoencoder import AutoencoderRPiAE
 from ..bridge import Posterior, VariationalBridge
 from ..loading import CONFIG, read_json, resolve, source_name
 from . import COMPACT, published
-from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
+from .base import RANDOM, OwnTokenizer
 from .rpiae import licence, tokenizer_home
 
 SOURCE = "compact, trained here for the study"
@@ -103,9 +103,10 @@ class AutoencoderCodebook(AutoencoderRPiAE):
         latents_mean: list | None = None,
         latents_scale: list | None = None,
     ):
-        super().__init__(encoder_config, decoder_config, None, image_size, latents_mean, latents_scale)
-        self.register_to_config(bridge_config=bridge_config)
+        super().__init__(encoder_config, decoder_config, None, image_size)
+        self.register_to_config(bridge_config=bridge_config, latents_mean=latents_mean, latents_scale=latents_scale)
         self.bridge = CodebookBridge(self.encoder.feature_channels, **bridge_config)
+        self._check_latent_constants()
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -114,14 +115,6 @@ class AutoencoderCodebook(AutoencoderRPiAE):
 
 
 CLASSES = {one.__name__: one for one in (AutoencoderRPiAE, AutoencoderCodebook)}
-
-
-class CompactTokenizer(ModelTokenizer):
-    def encode_(self, x: Tensor) -> Tensor:
-        return self.model.encode(x).latent_dist.mode()
-
-    def decode_(self, z: Tensor) -> Tensor:
-        return self.model.decode(z).sample
 
 
 def names() -> list[str]:
@@ -138,7 +131,7 @@ def open_model(folder: str | os.PathLike) -> AutoencoderRPiAE:
     return CLASSES[name].from_pretrained(folder)
 
 
-def load(name: str, source: str | os.PathLike | None = None) -> CompactTokenizer:
+def load(name: str, source: str | os.PathLike | None = None) -> OwnTokenizer:
     """By its name, from assets/tokenizers or from `source`, a pipeline's folder or the tokenizer's. Raises
     ValueError."""
     if source == RANDOM:
@@ -148,15 +141,5 @@ def load(name: str, source: str | os.PathLike | None = None) -> CompactTokenizer
         raise ValueError(f"There is no compact tokenizer {name!r} on this machine; there are: {here}.")
     folder, origin = (published.ASSETS / name, SOURCE) if source is None else (resolve(source), source_name(source))
     model = open_model(tokenizer_home(folder))
-    side, shape = model.config.image_size, model.latent_shape
-    info = TokenizerInfo(
-        name=name,
-        latent_shape=tuple(shape),
-        downsampling=side // shape[1],
-        parameters=count_parameters(model),
-        source=origin,
-        licence=licence(folder),
-        image_size=side,
-        codes=len(model.bridge.codebook.weight) if isinstance(model, AutoencoderCodebook) else None,
-    )
-    return CompactTokenizer(model, info)
+    codes = len(model.bridge.codebook.weight) if isinstance(model, AutoencoderCodebook) else None
+    return OwnTokenizer(model, name, origin, licence(folder), codes)

@@ -20,13 +20,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import attention
+from ..attention import AttentionChoice, attention
 from ..bridge import Posterior
 from ..encoder import IMAGENET_MEAN, IMAGENET_STD, build_encoder
 from ..layers import RMSNorm, SelfAttention, SwiGLU, map_to_tokens, rope_table, tokens_to_map, unpatchify
 from ..loading import StrictLoading, resolve, source_name
-from .base import RANDOM, ModelTokenizer, TokenizerInfo, count_parameters
-from .published import Published, with_random_weights
+from .base import RANDOM, OwnTokenizer, with_random_weights
+from .published import Published
 from .rpiae import licence
 
 # Of the paper's FAE-32: arguments of AutoencoderFAE.
@@ -132,7 +132,7 @@ class FAEPixelDecoder(nn.Module):
         return unpatchify(patches, tuple(feature_map.shape[-2:]), self.patch_size) * self.std + self.mean
 
 
-class AutoencoderFAE(StrictLoading, ModelMixin, ConfigMixin):
+class AutoencoderFAE(AttentionChoice, StrictLoading, ModelMixin, ConfigMixin):
     """FAE for square pictures of one size.
 
     Args:
@@ -189,14 +189,6 @@ class AutoencoderFAE(StrictLoading, ModelMixin, ConfigMixin):
         return tokens_to_map(network(map_to_tokens(feature_map)), tuple(feature_map.shape[-2:]))
 
 
-class FAETokenizer(ModelTokenizer):
-    def encode_(self, x: Tensor) -> Tensor:
-        return self.model.encode(x).latent_dist.mode()
-
-    def decode_(self, z: Tensor) -> Tensor:
-        return self.model.decode(z).sample
-
-
 def find():
     """The config in assets/tokenizers/fae-d32, where a trained one was put there."""
     return PUBLISHED.find()
@@ -206,25 +198,12 @@ def build() -> AutoencoderFAE:
     return AutoencoderFAE(**ARCHITECTURE)
 
 
-def load(source: str | os.PathLike | None = None) -> FAETokenizer:
+def load(source: str | os.PathLike | None = None) -> OwnTokenizer:
     """From a folder that `AutoencoderFAE.save_pretrained` wrote, of any size, "hf:org/name", "random" (of the paper's
     sizes) or, without a source, assets/tokenizers/fae-d32. Raises ValueError."""
     if source == RANDOM:
-        return _wrap(with_random_weights(build), "random weights", "none")
+        return OwnTokenizer(with_random_weights(build), PUBLISHED.name, "random weights", "none")
     if source is None:
         source = PUBLISHED.locate(None)[0].parent
     folder = resolve(source)
-    return _wrap(AutoencoderFAE.from_pretrained(folder), source_name(source), licence(folder))
-
-
-def _wrap(model: AutoencoderFAE, origin: str, terms: str) -> FAETokenizer:
-    info = TokenizerInfo(
-        name=PUBLISHED.name,
-        latent_shape=model.latent_shape,
-        downsampling=model.config.image_size // model.latent_shape[1],
-        parameters=count_parameters(model),
-        source=origin,
-        licence=terms,
-        image_size=model.config.image_size,
-    )
-    return FAETokenizer(model, info)
+    return OwnTokenizer(AutoencoderFAE.from_pretrained(folder), PUBLISHED.name, source_name(source), licence(folder))

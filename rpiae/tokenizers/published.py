@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import official
 from ..loading import CONFIG, HUB_PREFIX, misfit, read_json, shapes, source_name
-from .base import RANDOM, TokenizerInfo, count_parameters
+from .base import RANDOM, TokenizerInfo, count_parameters, with_random_weights
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "tokenizers"
 # Training checkpoints keep the model under one of these, beside optimisers and settings.
@@ -141,13 +141,6 @@ def check_config(path: Path, model_class: type, wanted: Mapping, name: str) -> N
     if found != model_class.__name__ or differing:
         what = f"another {', '.join(differing)}" if differing else f"another class, {found}"
         raise ValueError(f"{path.parent.name} is not the {name} tokenizer: its {CONFIG} says {what}")
-
-
-def with_random_weights(build: Callable[[], nn.Module]) -> nn.Module:
-    """A model with the same random weights each time, without touching the global generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build()
 
 
 def empty(build: Callable[[], nn.Module]) -> nn.Module:

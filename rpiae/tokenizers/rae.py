@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..loading import WEIGHTS
 from ..official_layout import TOKENIZER_NAMES
-from .base import RANDOM, ModelTokenizer
-from .published import Published, check_config, empty, fill, read_weights, with_random_weights
+from .base import RANDOM, ModelTokenizer, with_random_weights
+from .published import Published, check_config, empty, fill, read_weights
 
 ARCHITECTURE = {
     "encoder_type": "dinov2",

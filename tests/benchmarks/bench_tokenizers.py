@@ -18,8 +18,7 @@ from torch import Tensor
 
 from rpiae import AutoencoderRPiAE, tokenizers
 from rpiae.official_layout import Sizes, tokenizer_settings
-from rpiae.tokenizers.base import KLTokenizer, ModelTokenizer
-from rpiae.tokenizers.rpiae import wrap
+from rpiae.tokenizers.base import KLTokenizer, ModelTokenizer, OwnTokenizer
 
 OTHERS = ("sd-vae", "va-vae", "rae-s", "rae-b")
 OFFICIAL, BUNDLED = "RPiAE as released", "RPiAE as bundled"
@@ -36,7 +35,8 @@ def official() -> ModelTokenizer:
     sizes = Sizes({name: tuple(entry["shape"]) for name, entry in listing.items()})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return wrap(AutoencoderRPiAE(**tokenizer_settings(sizes, 12, 16, bridge=True)), "random weights", "none")
+        vae = AutoencoderRPiAE(**tokenizer_settings(sizes, 12, 16, bridge=True))
+        return OwnTokenizer(vae, "rpiae", "random weights", "none")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -217,6 +217,9 @@ MISTAKES = {
         ["edit", "in.png", "hi", "-o", "out.png", "--no-preserve-unchanged", "--mask-output", "mask.png"],
         "no change mask",
     ),
+    "one name for two": (
+        ["edit", "in.png", "hi", "-o", "out.png", "--mask-output", "./out.png"], "Give them different names"
+    ),
     "tokenizer": (["compare", "in.png", "-o", "out.png", "--tokenizers", "rpiae,vae"], "no tokenizer 'vae'"),
     "compact tokenizer": (
         ["compare", "in.png", "-o", "out.png", "--tokenizers", "compact-nothing"],

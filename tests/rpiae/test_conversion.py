@@ -82,6 +82,11 @@ def test_a_bad_file_is_one_sentence_and_exit_code_2(command, run, tmp_path):
 
 
 def test_convert_overwrites_nothing(run, tmp_path):
+    (tmp_path / "new.part").mkdir()
+    (tmp_path / "new.part" / "mine.txt").write_text("mine")
+    assert run("convert", GOLDEN / DIT, "new", "--heads", 4)[0] == 0
+    assert sorted(os.listdir(tmp_path)) == ["new", "new.part"]
+    assert os.listdir(tmp_path / "new.part") == ["mine.txt"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     code, _, err = run("convert", GOLDEN / DIT, "out", "--heads", 4)

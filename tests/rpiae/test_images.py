@@ -294,7 +294,6 @@ def test_a_square_of_the_models_size_passes_bit_for_bit():
     assert frame.is_exact and np.array_equal(square, image)
     assert np.array_equal(frame.undo(square), image)
     assert np.array_equal(to_pil(to_tensor(square))[0], image)
-    assert torch.equal(frame.undo(to_tensor(square)), to_tensor(image))
 
 
 @pytest.mark.parametrize("size", [(512, 512), (300, 200), (200, 300), (64, 48), (16, 700), (257, 255)])
@@ -310,8 +309,8 @@ def test_letterbox_keeps_proportions_and_undo_gives_the_size_back(size):
         right - left, bottom - top
     )
     assert abs(left - (256 - right)) <= 1 and abs(top - (256 - bottom)) <= 1
-    for undone in (frame.undo(square), to_pil(frame.undo(to_tensor(square)))[0]):
-        assert undone.size == size and (np.asarray(undone) == (0, 0, 128)).all()
+    undone = frame.undo(square)
+    assert undone.size == size and (np.asarray(undone) == (0, 0, 128)).all()
 
 
 def test_there_and_back_does_not_shift():
@@ -328,7 +327,16 @@ def test_there_and_back_does_not_shift():
 def test_undo_refuses_a_foreign_square():
     _, frame = letterbox(Image.new("RGB", (300, 200)))
     with pytest.raises(ValueError, match="256x256"):
-        frame.undo(torch.zeros(1, 3, 128, 128))
+        frame.undo(Image.new("RGB", (128, 128)))
+
+
+def test_what_is_no_file_of_a_pictures_size_is_not_read(tmp_path):
+    with open(tmp_path / "film.mkv", "wb") as film:
+        film.truncate(8 * 1024**3)  # a hole: nothing is on the disk
+    with pytest.raises(ValueError, match="8192 MB, more than the 512 MB"):
+        load(tmp_path / "film.mkv")
+    with pytest.raises(ValueError, match="'zero' is no file"):
+        load("/dev/zero")
 
 
 def test_tensors_and_back_are_exact():

@@ -57,6 +57,11 @@ DAMAGES = {
     "unknown setting": (lambda f: change_json(f / "transformer" / "config.json", depth=3), "does not describe"),
     "other text model": (lambda f: change_json(f / "text_encoder" / "config.json", sha256="0" * 64), "SHA-256"),
     "text not installed": (lambda f: change_json(f / "text_encoder" / "config.json", model="no/such"), "no/such"),
+    "no heads": (lambda f: change_json(f / "transformer" / "config.json", num_heads=0), "does not describe"),
+    "a shift in words": (
+        lambda f: change_json(f / "scheduler/scheduler_config.json", shift="3"), "does not describe a scheduler"),
+    "a size in words": (lambda f: change_json(f / "vae" / "config.json", image_size="256"), "image_size must be a"),
+    "too few constants": (lambda f: change_json(f / "vae" / "config.json", latents_mean=[0.0]), "has 1 numbers"),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json is missing"),
     "defaults that are none": (lambda f: change_json(f / "model_index.json", defaults=[6]), "defaults name num_inf"),
     "unknown default": (lambda f: change_json(f / "model_index.json", defaults={"steps": 6}), "defaults name num_inf"),
@@ -79,6 +84,32 @@ def test_components_that_do_not_fit_each_other_are_refused(folder):
     pipe.vae.register_to_config(image_size=128)
     with pytest.raises(ValueError, match="latent has 8 rows, the transformer wants 16"):
         pipe.check_components()
+
+
+def test_a_loaded_model_does_not_change_with_its_file(folder):
+    vae = AutoencoderRPiAE.from_pretrained(folder / "vae")
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    state = torch.get_rng_state()
+    with (folder / "vae" / WEIGHTS).open("r+b") as file:
+        file.seek(20_000)
+        file.write(bytes(100_000))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in vae.state_dict().items())
+    AutoencoderRPiAE.from_pretrained(folder / "vae")
+    assert torch.equal(torch.get_rng_state(), state)  # nor does loading draw random weights
+
+
+class Breaking(Exception):
+    """As the layers below the hub's client raise: no OSError."""
+
+
+@pytest.mark.parametrize(("fault", "said"), [(Breaking("proxy refused"), "proxy refused"), (Breaking(), "Breaking")])
+def test_whatever_breaks_a_download_is_a_sentence(monkeypatch, fault, said):
+    def download(*_, **__):
+        raise fault
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ValueError, match=f"could not fetch 'org/name' from the hub: {said}"):
+        RPiAEPipeline.from_pretrained("hf:org/name")
 
 
 def test_a_mistyped_hub_name_never_asks_the_hub():

@@ -284,6 +284,22 @@ def test_every_kind_of_picture_is_edited_and_keeps_its_untouched_pixels(pipe, ki
     assert np.array_equal(after[kept], before[kept]) and not np.array_equal(after, before)
 
 
+def test_an_edit_that_overflows_says_so_and_does_not_hand_the_input_back(smoke_checkpoint):
+    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.transformer.output.bias.data.fill_(float("nan"))
+    for output_type in ("pil", "pt"):
+        with pytest.raises(ValueError, match="values that are no numbers"):
+            pipe("make it blue", image=photo(), num_inference_steps=1, output_type=output_type)
+
+
+def test_parts_that_were_not_made_for_each_other_are_no_pipeline(pipe):
+    vae = copy.deepcopy(pipe.vae)
+    vae.register_to_config(image_size=128)
+    with pytest.raises(ValueError, match="latent has 8 rows, the transformer wants 16"):
+        RPiAEPipeline(vae, pipe.transformer, pipe.text_encoder, pipe.scheduler)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -306,6 +322,9 @@ def test_every_kind_of_picture_is_edited_and_keeps_its_untouched_pixels(pipe, ki
         ({"prompt": "a", "output_type": "jpeg"}, "output_type is 'jpeg'"),
         ({"prompt": "a", "latents": torch.zeros(1, 4, 16, 16)}, "latents must be"),
         ({"prompt": ["a", "b"], "generator": seeds(1)}, "1 generators for 2 pictures"),
+        ({"prompt": "a", "generator": 7}, "must be a torch.Generator, not 7"),
+        ({"prompt": "a", "num_inference_steps": float("inf")}, "whole number from 1 to 1000, it is inf"),
+        ({"prompt": "a", "guidance_interval": 0.5}, "a guidance interval is (low, high)"),
     ],
 )
 def test_bad_arguments_are_sentences(pipe, arguments, said):

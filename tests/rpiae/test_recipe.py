@@ -149,6 +149,22 @@ def test_folder_checksum_follows_names_and_contents(tmp_path):
     assert len({first, second, folder_sha256(tmp_path)}) == 3
 
 
+def test_measurements_in_the_folder_do_not_make_it_another_checkpoint(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    before = folder_sha256(tmp_path)
+    for name in ("tables.json", "training.json"):
+        (tmp_path / name).write_text("{}")
+    assert folder_sha256(tmp_path) == before
+
+
+def test_whoever_stuffs_a_recipe_is_told_in_a_short_sentence():
+    with pytest.raises(ValueError, match="more than 64 KiB of text"):
+        Recipe.from_json('{"kind": "' + "x" * 70_000)
+    with pytest.raises(ValueError) as error:
+        Recipe.from_json(json.dumps({"kind": "edit"} | {f"n{i}": 0 for i in range(5000)}))
+    assert str(error.value).count("Unexpected keyword") == 5 and str(error.value).endswith("; ...).")
+
+
 def test_a_single_file_and_the_authors_files_have_checksums(tmp_path):
     (tmp_path / "tokenizer.pt").write_bytes(b"weights")
     (tmp_path / "copy.pt").write_bytes(b"weights")

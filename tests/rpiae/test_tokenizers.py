@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from rpiae import images
 from rpiae.tokenizers import NAMES, Tokenizer, TokenizerInfo, available, load, published, rpiae, sd_vae
+from rpiae.tokenizers.base import with_random_weights
 from rpiae.tokenizers.comparison import Comparison, compare, sheet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -30,7 +31,7 @@ def small_sd_vae(monkeypatch):
 
 @pytest.fixture
 def sd_vae_folder(small_sd_vae, tmp_path):
-    published.with_random_weights(sd_vae.build).save_pretrained(tmp_path / "sd-vae")
+    with_random_weights(sd_vae.build).save_pretrained(tmp_path / "sd-vae")
     return tmp_path / "sd-vae"
 
 

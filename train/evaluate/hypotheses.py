@@ -150,10 +150,11 @@ class Window:
 
 
 def word_fits(window: Window, places: Sequence[Sticker], style: str | None = None) -> dict[str, tuple]:
-    """(sticker, error) of each word on a sign that stands near one of the places."""
+    """(sticker, error) of each word on a sign that stands near one of the places; of all words that there are, also
+    where only some are drawn."""
     return {
         word: min((window.fit(replace(one, text=word), NEAR, 1, style) for one in places), key=itemgetter(1))
-        for word in V.words
+        for word in V.raw["words"]
     }
 
 

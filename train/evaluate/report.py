@@ -94,7 +94,7 @@ def markdown(tables: Mapping) -> str:
     common = {name: tables.get(f"{name}, common nouns", {}) for name in WITH_NOUNS}
     parts = [
         f"Held-out scenes and prompts, {settings['n']} a row, seed {settings['seed']}. Judged by `train/evaluate` "
-        "(analysis by synthesis; its own accuracy is below). Unseen: with a noun-colour pair that training never "
+        "(analysis by synthesis; its own accuracy is below). Unseen: to draw is a noun-colour pair that training never "
         "showed." + _said_of(settings["common"], settings["common_words"]),
         _reconstruction(tables),
         _outcomes("Text to image (GenEval's skills)", "skill", tables["text to image"], common["text to image"]),

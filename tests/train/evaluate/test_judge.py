@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from train.data.scenes import CATEGORIES, Scene, Sticker, draw, sample_edit, sample_scene
 from train.data.scenes.scene import problems
 from train.evaluate.accuracy import SPOILS, degraded, spoiled
 from train.evaluate.hypotheses import shifted
-from train.evaluate.judge import judge_scene, same_color
+from train.evaluate.judge import PIXELATED, blockiness, judge_scene, same_color
 
 
 def scenes(count, filtered=0.3):
@@ -44,6 +45,17 @@ def test_rejects_scenes_with_one_attribute_wrong(kind):
         scene, wrong = spoiled(kind, rng, filtered=0.3)
         picture = draw(wrong) if index else degraded(draw(wrong), rng)
         assert not judge_scene(picture, scene).ok, (scene, wrong)
+
+
+def test_a_soft_sticker_is_no_pixel_filter():
+    """On an even ground it is all there is to judge by: 4 x 4 blocks fit it about as well as the sharp drawing."""
+    scene = Scene("gray", "flat", None, (Sticker("car", "blue", "medium", 128, 128),))
+    soft = gaussian_filter(draw(scene).astype(np.float32), (1.5, 1.5, 0))
+    picture = (0.7 * soft + 0.3 * draw(replace(scene, filter="pixel"))).round().astype(np.uint8)
+    assert 0 < blockiness(picture, draw(scene)) < PIXELATED
+    assert judge_scene(picture, scene).checks["filter"]
+    pixels = replace(scene, filter="pixel")
+    assert not judge_scene(degraded(draw(pixels), np.random.default_rng(0)), scene).checks["filter"]
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

@@ -7,9 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.scenes import CATEGORIES, Scene, Sticker, draw
+from train.data.scenes import (
+    CATEGORIES,
+    VOCABULARY,
+    Edit,
+    Scene,
+    Sticker,
+    draw,
+    is_unseen,
+    sample_edit,
+    unseen_pairs,
+)
 from train.data.scenes.scene import at_place, beside
 from train.evaluate import measure, report
+from train.evaluate.judge import judge_scene
 from train.evaluate.paraphrases import paraphrases
 from train.evaluate.prompts import SKILLS, sample_prompts
 
@@ -72,6 +83,42 @@ def test_a_lazy_editor_gets_none():
         assert row["psnr"] == row["psnr of the input"]
         assert ("kept" in row) == (category not in measure.WHOLE_PICTURE)
         assert row.get("kept", 1.0) == 1.0
+
+
+def test_edits_that_are_done_when_nothing_is_done_are_not_asked_for():
+    rng = np.random.default_rng(0)
+    edits = measure.sample_edits("motion_change", 12, rng)
+    assert len(edits) == 12 and not any(judge_scene(draw(one.source), one.target).ok for one in edits)
+    assert any(judge_scene(draw(one.source), one.target).ok for one in without_looking("motion_change", 24))
+
+
+def without_looking(category, count):
+    rng = np.random.default_rng(0)
+    return [sample_edit(rng, category, unseen=True) for _ in range(count)]
+
+
+def test_a_pair_is_unseen_where_the_edit_has_to_draw_it():
+    never = next(
+        (noun, color) for noun in ("car", "house", "umbrella", "chair") for color in VOCABULARY.colors
+        if is_unseen(noun, color) and color not in VOCABULARY.nouns[noun].native("flat")
+    )  # fmt: skip
+    stays, goes = Sticker(*never, "small", 60, 60), Sticker("apple", "green", "small", 180, 180)
+    source = Scene("gray", "flat", None, (stays, goes))
+
+    def draws(target):
+        return measure.draws_unseen(Edit("do it", "subject_remove", source, target, "any"))
+
+    assert not draws(Scene("gray", "flat", None, (stays,)))  # the other one goes
+    assert draws(Scene("gray", "flat", None, (stays.at(60, 180), goes)))  # it has to be drawn elsewhere
+    assert draws(Scene("gray", "outlined", None, (stays, goes))) or never[1] in VOCABULARY.nouns[never[0]].native(
+        "outlined"
+    )
+    native = next((noun, color) for noun, one in VOCABULARY.nouns.items() for color in one.native("flat")
+                  if one.tintable and is_unseen(noun, color))  # fmt: skip
+    own = Scene("gray", "flat", None, (Sticker(*native, "small", 60, 60),))
+    assert unseen_pairs(own) and not measure.draws_unseen(
+        Edit("do it", "subject_add", Scene("gray", "flat", None, ()), own, "any")
+    )
 
 
 def test_preservation_counts_pixels_outside_the_true_change():
