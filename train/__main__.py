@@ -68,6 +68,7 @@ def _train(arguments: list[str]) -> None:
         return
     stages.check_data(names)
     stages.check_place(names)
+    stages.check_seed(names)
     resume = options.resume or options.stage == "all"
     trained = [stages.run(name, resume, revise=options.resume) for name in names]
     if is_main_process() and (any(trained) or not stages.published()):
@@ -91,7 +92,7 @@ def _study_pivot(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m train study-pivot", description="What the pivot loss does.")
     parser.add_argument("config")
     parser.add_argument("settings", nargs="*", help="overrides of the config")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     config = load_config(options.config, options.settings)
     set_up(config)
     from .evaluate import pivot_study

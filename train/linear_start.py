@@ -102,29 +102,50 @@ def start_bridge(bridge: VariationalBridge, features: Tensor, pictures: Tensor, 
 @torch.no_grad()
 def carry_over(transformer: RPiAETransformer2DModel, theirs: Tensor, ours: Tensor) -> None:
     """Move a trained diffusion transformer onto another tokenizer: its input and output layers are joined with the best
-    linear maps between the two tokenizers' latents, its blocks keep what they know about text and scenes.
+    linear maps between the two tokenizers' latents, its blocks keep what they know about text and scenes. Most layers
+    see patches; those of the cell head see single cells, between which there are maps of their own.
 
     theirs, ours: normalised latents (N, c, h, w) of the same pictures, by the tokenizer that the transformer was
     trained on and by the new one.
     """
-    size = transformer.config.patch_size
-    theirs, ours = (patchify(latents, size).flatten(0, 1) for latents in (theirs, ours))
+    read, write = _linear_maps(theirs, ours, transformer.config.patch_size)
+    for layer in (transformer.target_input, transformer.source_input, transformer.source_to_target):
+        _read_by(layer, read)
+    _write_by(transformer.output, write, read)
+    transformer.output.bias[: len(write.bias)] += write.bias  # the head's numbers are added: one constant for both
+    if (head := transformer.head) is not None:
+        read, write = _linear_maps(theirs, ours, 1)
+        for layer in (head.from_noisy, head.from_source):
+            _read_by(layer, read)
+        _write_by(head.output, write, read)
+
+
+def _linear_maps(theirs: Tensor, ours: Tensor, patch_size: int) -> tuple[nn.Linear, nn.Linear]:
+    """The best linear maps of patches: from our latent to theirs, and from theirs to ours."""
+    theirs, ours = (patchify(latents, patch_size).flatten(0, 1) for latents in (theirs, ours))
     width = ours.shape[1]
     read, write = nn.Linear(width, width), nn.Linear(width, width)
     least_squares(read, ours, theirs)
     least_squares(write, theirs, ours)
-    for layer in (transformer.target_input, transformer.source_input, transformer.source_to_target):
-        if layer.bias is not None:
-            layer.bias += layer.weight @ read.bias
-        layer.weight.copy_(layer.weight @ read.weight)
-    output = transformer.output
-    output.weight[:width] = write.weight @ output.weight[:width]
-    output.bias[:width] = write.weight @ output.bias[:width] + write.bias
-    if transformer.config.prediction == "data":
-        # A gain for each number is a diagonal matrix; of that matrix in the new latent, the diagonal.
-        gains = write.weight * read.weight.T
-        output.weight[width:] = gains @ output.weight[width:]
-        output.bias[width:] = gains @ output.bias[width:]
+    return read, write
+
+
+def _read_by(layer: nn.Linear, read: nn.Linear) -> None:
+    """Let a layer that reads their latent read ours; without a bias it has no place for the map's constant."""
+    if layer.bias is not None:
+        layer.bias += layer.weight @ read.bias
+    layer.weight.copy_(layer.weight @ read.weight)
+
+
+def _write_by(layer: nn.Linear, write: nn.Linear, read: nn.Linear) -> None:
+    """Let a layer that writes values, and gains in a data prediction, write them in our latent, but for the map's
+    constant."""
+    # A gain for each number is a diagonal matrix; of that matrix in the new latent, the diagonal.
+    maps, width = (write.weight, write.weight * read.weight.T), len(write.bias)
+    for first, of_part in zip(range(0, len(layer.bias), width), maps, strict=False):
+        part = slice(first, first + width)
+        layer.weight[part] = of_part @ layer.weight[part]
+        layer.bias[part] = of_part @ layer.bias[part]
 
 
 def least_squares(layer: nn.Linear, inputs: Tensor, wanted: Tensor) -> None:

@@ -219,7 +219,7 @@ class Loop:
     def _compare(self, theirs: dict, ours: dict) -> list[str]:
         """Names of the settings that decide what is learned and differ from those written down."""
         given = {"seed": self.seed} | self.basis
-        given = {name: theirs.pop(name, value) for name, value in given.items()}
+        given = {name: _completed(theirs.pop(name, value), value) for name, value in given.items()}
         recorded = as_recorded(self.settings, theirs)
         theirs = given | (theirs if recorded is None else recorded)
         keys = (ours.keys() | theirs.keys()) - set(INCIDENTAL)
@@ -424,3 +424,8 @@ class Loop:
                 self.states.commit(step)
             self.accelerator.wait_for_everyone()
         self.saved_step, self.last_saved = step, time.monotonic()
+
+
+def _completed(recorded: Any, ours: Any) -> Any:
+    """Of a basis what was written down, with those parts of ours that are newer than it."""
+    return ours | recorded if isinstance(ours, dict) and isinstance(recorded, dict) else recorded

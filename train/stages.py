@@ -5,7 +5,7 @@
                                       → class        or one for classes
 
 Each stage's result lies in <output>/<stage>/result. What is finished is skipped: in this output, or, unless `init`
-asks for a new leg, in the checkpoint.
+asks for a new leg, in the checkpoint, whose tokenizer counts whole or not at all.
 """
 
 import json
@@ -23,7 +23,7 @@ from rpiae.autoencoder import AutoencoderRPiAE
 from rpiae.lightning_dit import LightningDiT2DModel
 from rpiae.transformer import RPiAETransformer2DModel
 
-from . import publish
+from . import further_leg, publish
 from .config import (
     INCIDENTAL,
     AutoencoderStage,
@@ -41,7 +41,7 @@ from .loop import Loop
 from .official_start import load_dinov2, start_bridge_at_random
 from .progress import Progress
 from .runtime import is_main_process
-from .states import claimed, write_whole
+from .states import States, claimed, write_whole
 from .tasks.autoencoder import AutoencoderTask
 from .tasks.class_conditional import ClassConditionalTask
 from .tasks.diffusion import DiffusionTask
@@ -51,6 +51,7 @@ from .tasks.task import Task
 logger = logging.getLogger(__name__)
 
 CARRY_TAG, CARRY_PICTURES = 80, 256
+TOKENIZER_STAGES = (RepresentationStage, AutoencoderStage)
 TOKENIZER = "tokenizer"  # in a leg: of which tokenizer's latents
 # Mean difference of two tokenizers' normalised latents up to which they are one tokenizer, written in float16.
 SAME_LATENT = 0.05
@@ -113,6 +114,22 @@ class Stages:
                 f"init={folder}, or remove that folder"
             )
 
+    def check_seed(self, names: list[str]) -> None:
+        """ValueError when a stage that is to begin on models of `init` would see the samples that they have seen."""
+        for name in names if self.config.init is not None else ():
+            begun = self._finished_file(name).is_file() or States(self.config.output / name, kept=1).all()
+            if not begun and self._goes_on(name, names):
+                further_leg.check_seed(self.config.init, name, self.config.seed)
+
+    def _goes_on(self, name: str, names: list[str]) -> bool:
+        """Whether a stage begins on models of `init`, itself or by way of stages before it, when `names` are run."""
+        stage, before = self.config.stages[name], self._before(name)
+        if isinstance(stage, DiffusionStage):
+            return (self.config.init / "transformer").is_dir()
+        if not isinstance(stage, AutoencoderStage) or not isinstance(self.config.stages.get(before), AutoencoderStage):
+            return False
+        return not (before in names or self._has_result(before)) or self._goes_on(before, names)
+
     def run(self, name: str, resume: bool = True, revise: bool = False) -> bool:
         """Train one stage to its end; False when it was finished already. See `Loop.run`."""
         if (leg := self.finished(name)) is not None:
@@ -139,7 +156,7 @@ class Stages:
         """The leg of a finished stage, None when it is to be trained.
 
         A stage that this output finished with other settings is an error; the checkpoint's legs count when theirs are
-        this config's.
+        this config's, and those of its tokenizer too: what its single stages left it does not keep.
         """
         file = self._finished_file(name)
         if file.is_file():
@@ -155,8 +172,13 @@ class Stages:
                     "than there is now; choose another output=, or remove that folder"
                 )
             return leg
-        if self.config.init is not None:
+        tokenizer = [one for one, stage in self.config.stages.items() if isinstance(stage, TOKENIZER_STAGES)]
+        if self.config.init is not None or not all(self._listed(one) for one in tokenizer):
             return None
+        return self._listed(name)
+
+    def _listed(self, name: str) -> dict | None:
+        """The checkpoint's newest leg of a stage that is this config's."""
         legs = publish.read_legs(self.config.checkpoint).get(name, [])
         return next((leg for leg in reversed(legs) if self._is_ours(name, leg)), None)
 
@@ -173,7 +195,8 @@ class Stages:
         return ours == theirs
 
     def _models(self, name: str) -> dict:
-        """Sizes of the config's models that the stage is about: its own and, in a tokenizer, those before it."""
+        """Settings of the config's models that the stage is about: its own, in a tokenizer those before it, and what
+        reads texts to a transformer."""
         stage, stages = self.config.stages[name], list(self.config.stages.items())
         if isinstance(stage, AutoencoderStage):
             so_far = [one for _, one in stages[: list(self.config.stages).index(name) + 1]]
@@ -182,14 +205,14 @@ class Stages:
         elif isinstance(stage, RepresentationStage):
             parts = {"encoder", "image_size"}
         elif isinstance(stage, DiffusionStage):
-            parts = {"transformer"}
+            parts = {"transformer", "text_encoder"}
         else:
             parts = {"class_transformer"}
-        return self.config.models.model_dump(mode="json", include=parts)
+        return without_places(self.config.models.model_dump(mode="json", include=parts))
 
     def _basis(self, name: str) -> dict:
-        """What a stage rests on besides its settings, for its state and its leg: sizes of models and, of what draws,
-        the tokenizer whose latents it learns."""
+        """What a stage rests on besides its settings, for its state and its leg: models and, of what draws, the
+        tokenizer whose latents it learns."""
         drawing = name in publish.transformer_stages(self.config)
         return {"models": self._models(name)} | ({TOKENIZER: self._tokenizer()} if drawing else {})
 
@@ -255,7 +278,7 @@ class Stages:
         if not self._has_result(name):
             raise ValueError(
                 f"stage {name!r} of {self.config.name} is not finished ({mark if folder.is_dir() else folder} is "
-                f"missing); run: python -m train {self.config.name} {name}"
+                f"missing); run: python -m train {self.config.name} {name} (with the same settings)"
             )
         return folder
 
@@ -286,7 +309,7 @@ class Stages:
             if before is not None:
                 self.result(before)  # it is missing: says how to train it
             return RPiAETransformer2DModel(**self.config.models.transformer)
-        transformer = self._grown(RPiAETransformer2DModel.from_pretrained(init / "transformer"))
+        transformer = further_leg.load_transformer(init, self.config.models)
         before = AutoencoderRPiAE.from_pretrained(init / "vae")
         scenes = ScenePictures(self.config.seed, CARRY_TAG, CARRY_PICTURES, PictureSettings(filtered=0.2))
         pictures = collect_pictures(scenes, CARRY_PICTURES)
@@ -302,21 +325,9 @@ class Stages:
             carry_over(transformer, theirs, ours)
         return transformer
 
-    def _grown(self, transformer: RPiAETransformer2DModel) -> RPiAETransformer2DModel:
-        """The transformer with all of the config's cell head, of which it may have nothing or a part; it draws the same
-        until what is new is trained."""
-        grown, known = RPiAETransformer2DModel(**self.config.models.transformer), transformer.state_dict()
-        new = {name: one for name, one in grown.state_dict().items() if name not in known}
-        if not new or not all(name.startswith("head.") for name in new):
-            return transformer
-        grown.load_state_dict(known | new)
-        return grown
-
     def _autoencoder_task(self, name: str, stage: AutoencoderStage) -> AutoencoderTask:
         """The stage on its forerunner's models; parts that are new get a linear start."""
-        models, seed = self.config.models, self.config.seed
-        order = list(self.config.stages)
-        before = order[order.index(name) - 1] if order.index(name) else None
+        models, seed, before = self.config.models, self.config.seed, self._before(name)
         if before is None or isinstance(self.config.stages[before], RepresentationStage):
             vae = AutoencoderRPiAE(models.encoder, models.decoder, None, models.image_size)
             if before is not None:
@@ -325,7 +336,7 @@ class Stages:
                 load_dinov2(vae.encoder, models.encoder_weights)
             return AutoencoderTask(vae, stage, seed, fresh=("decoder",) if stage.start == "linear" else ())
         if self.config.init is not None and not self._has_result(before):
-            return AutoencoderTask(AutoencoderRPiAE.from_pretrained(self.config.init / "vae"), stage, seed)
+            return AutoencoderTask(further_leg.load_tokenizer(self.config.init, models), stage, seed)
         vae = AutoencoderRPiAE.from_pretrained(self.result(before))
         if vae.bridge is not None:
             return AutoencoderTask(vae, stage, seed)
@@ -336,6 +347,11 @@ class Stages:
             start_bridge_at_random(bridged.bridge)
             return AutoencoderTask(bridged, stage, seed)
         return AutoencoderTask(bridged, stage, seed, fresh=("bridge",))
+
+    def _before(self, name: str) -> str | None:
+        """The stage before this one, if there is one."""
+        order = list(self.config.stages)
+        return order[order.index(name) - 1] if order.index(name) else None
 
     def _finished_file(self, name: str) -> Path:
         return self.config.output / name / "finished.json"

@@ -1,5 +1,6 @@
 """Linear starts are the least-squares solutions that they claim to be."""
 
+import pytest
 import torch
 
 from rpiae.bridge import VariationalBridge
@@ -61,21 +62,45 @@ def test_the_bridge_starts_as_the_best_linear_code_of_the_features():
     assert (error[:3] < 1e-3).all() and (error[3:] < 0.02).all()
 
 
-@torch.no_grad()
-def test_a_transformer_is_carried_over_to_a_rotated_latent():
-    """With permuted, sign-changed channels nothing may be lost: the same prediction, in the new channels."""
+HEAD = {"head_layers": 1, "head_size": 16, "head_change_parts": 2}
+
+
+def transformer(**more) -> RPiAETransformer2DModel:
+    """A small one, every part of which has something to do."""
     torch.manual_seed(0)
     model = RPiAETransformer2DModel(
         in_channels=6, sample_size=8, hidden_size=32, num_layers=2, num_heads=2, feed_forward_size=48,
-        text_width=10, text_slots=4,
+        text_width=10, text_slots=4, **more,
     )  # fmt: skip
     for parameter in model.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", [{}, HEAD, HEAD | {"prediction": "velocity"}])
+def test_a_transformer_is_carried_over_to_a_rotated_latent(head):
+    """With permuted, sign-changed channels nothing may be lost: the same prediction, in the new channels."""
+    model = transformer(**head)
     theirs = torch.randn(64, 6, 8, 8)
     order, signs = torch.randperm(6), torch.tensor([1.0, -1, 1, -1, -1, 1]).view(1, 6, 1, 1)
     x, source, t = torch.randn(3, 6, 8, 8), torch.randn(3, 6, 8, 8), torch.tensor([0.2, 0.5, 0.9])
     text = TextStates(torch.randn(3, 4, 10), torch.ones(3, 4, dtype=torch.bool))
-    before = model(x, t, text=text, source=source).sample
+    before = model(x, t, text=text, source=source)
     carry_over(model, theirs, theirs[:, order] * signs)
-    after = model(x[:, order] * signs, t, text=text, source=source[:, order] * signs).sample
-    torch.testing.assert_close(after, before[:, order] * signs, atol=2e-3, rtol=1e-3)
+    after = model(x[:, order] * signs, t, text=text, source=source[:, order] * signs)
+    torch.testing.assert_close(after.sample, before.sample[:, order] * signs, atol=2e-3, rtol=1e-3)
+    if head:  # where an edit changes the picture has no channels
+        torch.testing.assert_close(after.changes, before.changes, atol=2e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_a_constant_between_latents_is_added_once():
+    """What trunk and head write is summed up."""
+    model, theirs = transformer(**HEAD), torch.randn(64, 6, 8, 8)
+    of_trunk, of_head = model.output.bias.clone(), model.head.output.bias.clone()
+    carry_over(model, theirs, theirs + 3)
+    values = len(of_trunk) // 2
+    torch.testing.assert_close(model.output.bias[:values], of_trunk[:values] + 3, atol=1e-2, rtol=0)
+    torch.testing.assert_close(model.output.bias[values:], of_trunk[values:], atol=1e-2, rtol=0)
+    torch.testing.assert_close(model.head.output.bias, of_head, atol=1e-2, rtol=0)

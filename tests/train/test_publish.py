@@ -127,8 +127,25 @@ def test_no_run_replaces_a_transformer_that_it_does_not_go_on_from(finished, tmp
         assert main(["smoke", stage, *other, *change]) == 2
         assert "holds a transformer of 0 samples of training" in capsys.readouterr().err
     assert (config.checkpoint / "training.json").read_bytes() == before and not (tmp_path / "other").exists()
-    assert main(["smoke", "edit", *other, f"init={config.checkpoint}"]) == 0  # a further leg of it
+    further = ["smoke", "edit", *other, f"init={config.checkpoint}"]
+    assert main(further) == 2  # the samples of the first leg again
+    assert "seed=0 would show the edit stage" in capsys.readouterr().err and not (tmp_path / "other").exists()
+    assert main([*further, "seed=1"]) == 0
     assert [leg["samples"] for leg in read_legs(config.checkpoint)["edit"]] == [0, 4]
+
+
+def test_a_checkpoints_tokenizer_is_finished_whole_or_not_at_all(finished, tmp_path):
+    """It keeps nothing that a single stage left, from which the next one could be trained."""
+    settings, config = finished
+    stages.Stages(config).publish()
+
+    def missing(*more):
+        other = stages.Stages(load_config("smoke", [*settings, f"output={tmp_path}/other", *more]))
+        return [name for name in config.stages if other.finished(name) is None]
+
+    assert missing() == []
+    assert missing("stages.edit.samples=4") == ["edit"]
+    assert missing("stages.decoder.samples=8") == missing("stages.pivot.samples=8") == list(config.stages)
 
 
 def test_half_a_result_is_no_result(finished):

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .rows import Choice, Columns, Fault, Row, find_columns, id_of, texts_of
+from .rows import Choice, Columns, Fault, Row, find_columns, id_of, picture_of, texts_of
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class FolderSource:
-    """A folder as one chunk of rows, in an order that depends on their ids alone, so that the first ones are as good a
-    sample as any.
+    """A folder as one chunk of rows, in an order that depends on the names of their pictures alone, so that the first
+    ones are as good a sample as any. Several rows of one picture stay together.
 
     Attributes:
         columns: what its rows have.
@@ -48,7 +48,7 @@ class FolderSource:
         rows = self._from_list(lists[0], columns or {}) if lists else self._from_pictures()
         if not rows:
             raise ValueError(f"the folder {str(path)!r} holds no pictures ({', '.join(ENDINGS)}) and no .jsonl list")
-        self._rows = sorted(rows, key=lambda row: zlib.crc32(str(row if isinstance(row, Fault) else row[-1]).encode()))
+        self._rows = sorted(rows, key=lambda row: (zlib.crc32(_picture(row).encode()), _picture(row)))
         self.sizes = np.array([len(rows)])
 
     def row(self, chunk: int, number: int) -> Row:
@@ -66,12 +66,19 @@ class FolderSource:
             pictures.append(self.folder / file)
         return Row(name, tuple(pictures), texts_of(values, self.columns))
 
+    def whole_pictures(self, count: int) -> int:
+        """How many of the first rows to hold out, about `count`, so that no picture of theirs is trained on: not more,
+        unless the first picture alone has more. `count` where all rows are of one picture."""
+        pictures = [_picture(row) for row in self._rows]
+        ends = [number for number in range(1, len(pictures)) if pictures[number] != pictures[number - 1]]
+        return max((end for end in ends if end <= count), default=ends[0] if ends else count)
+
     def names(self) -> list[str]:
         """Ids of the rows in their order, without those that cannot be read."""
         return [entry[0] for entry in self._rows if not isinstance(entry, Fault)]
 
     def _from_pictures(self) -> list[tuple]:
-        """(id, class, what a list says of it, what decides its place) of each."""
+        """(id, class, what a list says of it, the picture that it is of) of each."""
         files = sorted(file for file in self.folder.rglob("*") if not file.name.startswith("."))
         pictures = [file.relative_to(self.folder) for file in files if file.suffix.lower() in ENDINGS]
         texts = {file.relative_to(self.folder).with_suffix("") for file in files if file.suffix.lower() == ".txt"}
@@ -114,10 +121,14 @@ class FolderSource:
                 rows.append(line)
                 continue
             name = id_of(line, self.columns) or f"row {number}"
-            # Several edits of one picture stay together: held out, none of them is trained on.
-            picture = str(line.get(self.columns.ids[0])) if self.columns.ids else name
+            picture = picture_of(line, self.columns) or name
             rows.append((name, None, {column: line[column] for column in used & line.keys()}, picture))
         return rows
+
+
+def _picture(row: tuple | Fault) -> str:
+    """What decides a row's place."""
+    return str(row if isinstance(row, Fault) else row[-1])
 
 
 def _parsed(line: bytes, where: str) -> dict | Fault:

@@ -32,7 +32,8 @@ class ScenePairs(Dataset):
 
     Args:
         common, common_share: a share of the items shows no other nouns than these (and signs), as some things are
-            pictured and asked for far more often than others. ValueError for a noun that there is not.
+            pictured and asked for far more often than others. ValueError for a noun that there is not, and for nouns
+            of which not every scene can be made.
         common_words: in those items signs say no other words than these; none: any word. ValueError as for nouns.
         sampling: of scenes and captions, in place of the vocabulary's own shares, by their names. ValueError for one
             that there is not.
@@ -53,8 +54,8 @@ class ScenePairs(Dataset):
         edit_weights: Mapping[str, float] = MappingProxyType({}),
         common_words: Sequence[str] = (),
     ):
-        if unknown := [noun for noun in common if noun not in VOCABULARY.drawn_nouns]:
-            raise ValueError(f"the vocabulary of scenes has no {', '.join(unknown)}")
+        if common or common_share:
+            _check_common(common)
         if unknown := [word for word in common_words if word not in VOCABULARY.words]:
             raise ValueError(f"signs never say {', '.join(unknown)}; their words are {', '.join(VOCABULARY.words)}")
         if len(set(common_words)) == 1:
@@ -63,8 +64,6 @@ class ScenePairs(Dataset):
             raise ValueError(f"the vocabulary's sampling has no {', '.join(unknown)}")
         if unknown := [name for name in edit_weights if name not in CATEGORIES]:
             raise ValueError(f"unknown edit category {', '.join(unknown)}; known are {', '.join(CATEGORIES)}")
-        if common_share and len(set(common)) <= MOST_OBJECTS:
-            raise ValueError(f"common nouns are {len(set(common))}; a scene may need {MOST_OBJECTS + 1} different ones")
         self.common, self.common_share = tuple(common), common_share
         self.common_words = tuple(common_words) or VOCABULARY.words
         self.sampling = sampling
@@ -117,3 +116,19 @@ class ScenePairs(Dataset):
             "drop": torch.from_numpy(drop).float(),
             "labels": {name: torch.from_numpy(np.stack([one[name] for one in labels])) for name in labels[0]},
         }
+
+
+def _check_common(nouns: Sequence[str]) -> None:
+    """ValueError for nouns of which scenes and prompts could be drawn for ever in vain."""
+    if unknown := [noun for noun in nouns if noun not in VOCABULARY.drawn_nouns]:
+        raise ValueError(f"the vocabulary of scenes has no {', '.join(unknown)}")
+    if (most := VOCABULARY.most_together(nouns)) <= MOST_OBJECTS:
+        raise ValueError(
+            f"common nouns are {most} that can stand in one scene, which may need {MOST_OBJECTS + 1}: name more"
+        )
+    colored = sorted({noun for noun in nouns if VOCABULARY.nouns[noun].tintable})
+    if VOCABULARY.most_together(colored) < 2:
+        raise ValueError(
+            f"of the common nouns {', '.join(colored) or 'none'} can be coloured; scenes and prompts colour two that "
+            "stand together: name more that can"
+        )

@@ -80,7 +80,7 @@ class Reader:
         self.kinds = {source.columns.kind for source in self.sources}
         self.lanes = Lanes(batch, data.processes, data.workers)
         self.mixture = Mixture([settings.weight for settings in data.sources])
-        self.kept = [_kept_rows(source.sizes, data.held_out) for source in self.sources]
+        self.kept = [_kept_rows(source, data.held_out) for source in self.sources]
         self.orders = [
             Order(source.sizes - kept, (*key, number), self.lanes.count, data.window)
             for number, (source, kept) in enumerate(zip(self.sources, self.kept, strict=True))
@@ -183,8 +183,10 @@ def names(dataset: Dataset, samples: Iterable[int]) -> dict[str, list[str]]:
     return found
 
 
-def _kept_rows(sizes: np.ndarray, wanted: int) -> np.ndarray:
-    """How many rows at the beginning of each chunk are kept for checking, about `wanted` in all."""
+def _kept_rows(source: Source, wanted: int) -> np.ndarray:
+    """How many rows at the beginning of each chunk are kept for checking, about `wanted` in all; of a folder all rows
+    of a picture or none."""
+    sizes = source.sizes
     total = int(sizes.sum())
     if total < 2:
         raise ValueError("a source needs two rows at least, one to learn from and one to check with")
@@ -192,4 +194,6 @@ def _kept_rows(sizes: np.ndarray, wanted: int) -> np.ndarray:
     each = -(-wanted // int(np.count_nonzero(sizes)))
     kept = np.minimum(sizes, each)
     kept[kept.cumsum() - kept >= wanted] = 0
+    if isinstance(source, FolderSource):
+        kept[0] = source.whole_pictures(int(kept[0]))
     return kept

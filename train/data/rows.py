@@ -130,6 +130,14 @@ def id_of(values: Mapping[str, Any], columns: Columns) -> str | None:
     return None if not parts or None in parts else " ".join(map(str, parts))
 
 
+def picture_of(values: Mapping[str, Any], columns: Columns) -> str | None:
+    """What names the picture that a row is of, as several edits of one share it: where they come in turns the id, each
+    turn but the first being of the result of another; else the picture's own name. None when nothing does."""
+    chained = [name for name in columns.ids if name != TURN] if TURN in columns.ids else []
+    value = values.get((*chained, *columns.pictures)[0])
+    return None if value is None else str(value)
+
+
 def texts_of(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[str, float], ...]:
     """The words of a row that are not empty; a list's entries share their column's weight."""
     texts = []

@@ -11,6 +11,7 @@ The webdataset package reads shards as streams, which cannot do that.
 import json
 import tarfile
 from collections.abc import Mapping
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from .join import JoinedLines, save_whole, table_file
 from .rows import Choice, Fault, Row, find_columns, id_of, texts_of
 
 TEXT_ENDINGS = ("txt", "text", "caption", "cls")
+# Samples whose parts and fields are taken for those of all.
+LOOKED_AT = 100
 
 
 class Contents(NamedTuple):
@@ -83,14 +86,13 @@ class ShardSource:
         return f"{self.files[chunk].name}/{self._contents[chunk].keys[number].decode()}"
 
     def _names(self) -> list[str]:
-        """Column names: the parts, and the fields of the first readable JSON."""
+        """Column names: the parts and fields of the first samples that can be read; not every sample has all."""
         first = int(np.flatnonzero(self.sizes)[0])
-        for number in range(min(self.sizes[first], 100)):
-            try:
-                return list(self._values(first, number))
-            except Fault:
-                continue
-        return []
+        names: dict[str, None] = {}
+        for number in range(min(self.sizes[first], LOOKED_AT)):
+            with suppress(Fault):
+                names |= dict.fromkeys(self._values(first, number))
+        return list(names)
 
     def _values(self, chunk: int, number: int) -> dict[str, Any]:
         """{"image" or the name before the ending: bytes, "txt": words, fields of the JSON: as they are}.

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--pictures", type=int, default=20, help="held-out cases per skill and category")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-calibration", action="store_true", help="keep the pixel keeper's thresholds")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     config = load_config(options.config, options.settings)
     set_up(config)
     folder = options.checkpoint or config.checkpoint
@@ -40,13 +40,14 @@ def main(arguments: list[str]) -> None:
     if not options.no_calibration:
         best, _ = calibrate.calibrate(pipe, seed=options.seed)
         logger.info("pixel keeper: keeps %.3f, covers %.3f with %s", best.kept, best.covered, best.settings)
-        calibrate.store(folder, best.settings)
         pipe.register_to_config(region=best.settings.to_dict())
     drawing = [stage for stage in config.stages.values() if isinstance(stage, DiffusionStage)]
     common = {"common": drawing[0].common_nouns, "common_words": drawing[0].common_words} if drawing else {}
     tables = report.run(pipe, folder, n=options.pictures, seed=options.seed, **common)
     text = report.markdown(tables)
-    (folder / "README.md").write_text(model_card(config, folder, read_legs(folder), text), encoding="utf-8")
+    if not options.no_calibration:  # only now: the folder's tables are of its thresholds, also when this is cut short
+        calibrate.store(folder, best.settings)
+    write_whole(folder / "README.md", model_card(config, folder, read_legs(folder), text))
     if folder.resolve() == BUNDLED and README.is_file():
         write_between_markers(README, text)
     print(text)

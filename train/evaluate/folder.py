@@ -21,6 +21,7 @@ from rpiae import metrics
 from rpiae.tokenizers import NAMES, Tokenizer, load
 
 from ..data.crop import adm_center_crop
+from ..data.folders import ENDINGS
 from ..runtime import device
 from . import features, results
 from .features import Features, FeatureSpace, joined
@@ -28,7 +29,6 @@ from .frechet import frechet_distance, statistics
 
 # Rows alike in these are of one measurement, and the later one counts.
 QUESTION = ("asked for", "folder", "image size", "pictures", "feature space", "lpips net")
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 class PictureFolder(Dataset):

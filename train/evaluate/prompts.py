@@ -38,13 +38,18 @@ def _two_nouns(rng: Rng) -> tuple[str, str]:
     return first, sample_noun(rng, (first,))
 
 
+def _colors_of(noun: str, unseen: bool) -> list[str]:
+    """Colours that a noun may be asked for in and does not have by itself: of unseen pairs, or of seen ones."""
+    own = {color for style in V.styles for color in V.nouns[noun].native(style)}
+    tints = V.colors if V.nouns[noun].tintable else ()
+    return [color for color in tints if color not in own and is_unseen(noun, color) == unseen]
+
+
 def _colored(rng: Rng, unseen: bool, present: tuple[str, ...] = (), taken: str | None = None) -> Wanted:
     """A noun with a colour that it does not have by itself; an unseen pair, or a seen one."""
     while True:
         noun = sample_noun(rng, present)
-        own = {color for style in V.styles for color in V.nouns[noun].native(style)} | {taken}
-        colors = [c for c in V.colors if c not in own and is_unseen(noun, c) == unseen]
-        if V.nouns[noun].tintable and colors:
+        if colors := [color for color in _colors_of(noun, unseen) if color != taken]:
             return Wanted(noun, color=pick(rng, colors))
 
 
@@ -99,9 +104,11 @@ def sample_prompts(skill: str, n: int, seed: int = 0) -> list[Prompt]:
     if skill not in SKILLS:
         raise ValueError(f"unknown skill {skill!r}; known are {', '.join(SKILLS)}")
     found = []
+    # Where the vocabulary is narrowed there may be no such pair.
+    any_unseen = skill in WITH_COLORS and any(_colors_of(noun, True) for noun in V.drawn_nouns)
     for index in range(n):
         rng = np.random.default_rng([seed, TAG, list(SKILLS).index(skill), index])
-        unseen = skill in WITH_COLORS and index % UNSEEN_EVERY == UNSEEN_EVERY - 1
+        unseen = any_unseen and index % UNSEEN_EVERY == UNSEEN_EVERY - 1
         body, claims = SKILLS[skill](rng, unseen)
         found.append(Prompt(_framed(body, rng), skill, claims, unseen))
     return found

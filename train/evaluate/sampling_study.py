@@ -5,17 +5,18 @@ setting.
     python -m train study-sampling stickers-256 --steps 6 --shifts 8 --dtypes float32 bfloat16
 
 Writes sampling-study.json, sampling-study.md (the best setting of each number of steps, then all) and
-sampling-curve.png. The scenes are apart from training's and from those that the README's tables are measured on:
-defaults are chosen here.
+sampling-curve.png as each setting is measured; those that are there, of the same checkpoint and cases, are skipped. The
+scenes are apart from training's and from those that the README's tables are measured on: defaults are chosen here.
 """
 
 import argparse
 import copy
+import hashlib
 import itertools
 import json
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,14 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from rpiae import RPiAEPipeline
-from rpiae.loading import cast
+from rpiae.loading import cast, resolve
 from rpiae.pipeline import make_scheduler
+from rpiae.recipe import folder_sha256
 
 from ..config import load_config
 from ..data.scenes import CATEGORIES, draw, sample_edit
 from ..runtime import device, set_up
+from ..states import write_whole
 from .claims import judge_claims
 from .judge import judge_scene
 from .measure import batches, seeded, tensor_of
@@ -40,6 +43,11 @@ from .prompts import SKILLS, sample_prompts
 TAG = 90
 PROMPT_SEED = 1_000  # the tables' prompts are those of small seeds
 DTYPES = ("float32", "bfloat16")
+RESULTS = "sampling-study.json"
+CAVEAT = (
+    "The best setting of each number of steps is chosen on the very cases that it is shown on: of settings that differ "
+    "by chance alone, it is the luckiest."
+)
 
 
 @dataclass(frozen=True)
@@ -56,23 +64,25 @@ class Setting:
 @dataclass(frozen=True)
 class Row:
     """What came of a setting: shares that the judge accepts, the error of the pixels that an edit changes (root mean
-    square, of a range of 1), and the seconds of an edit in a batch."""
+    square, of a range of 1), and the seconds of an edit in a batch. `basis`: checksum of the checkpoint and of how many
+    cases there were."""
 
     setting: Setting
     edits: float
     prompts: float
     changed_error: float
     seconds: float
+    basis: str = ""
 
 
-def study(pipe: RPiAEPipeline, settings: Iterable[Setting], edits: int, prompts: int) -> list[Row]:
-    """A row for each setting, on `edits` per category and `prompts` per skill."""
+def study(pipe: RPiAEPipeline, settings: Iterable[Setting], edits: int, prompts: int) -> Iterator[Row]:
+    """A row for each setting as it is measured, on `edits` per category and `prompts` per skill."""
     rng = np.random.default_rng([0, TAG])
     cases = [sample_edit(rng, category) for category in CATEGORIES for _ in range(edits)]
     texts = [prompt for skill in SKILLS for prompt in sample_prompts(skill, prompts, PROMPT_SEED)]
     sources, targets = (tensor_of([draw(getattr(case, which)) for case in cases]) for which in ("source", "target"))
     changed = (sources != targets).any(1)
-    transformer, rows = pipe.transformer, []
+    transformer = pipe.transformer
     for setting in settings:
         drawing = cast(copy.deepcopy(transformer), getattr(torch, setting.dtype))
         pipe.register_modules(scheduler=make_scheduler(setting.time_shift), transformer=drawing)
@@ -93,9 +103,7 @@ def study(pipe: RPiAEPipeline, settings: Iterable[Setting], edits: int, prompts:
         accepted = judge_all(judge_scene, results, [case.target for case in cases])
         right = judge_all(judge_claims, drawn, [one.claims for one in texts])
         shares = [float(np.mean([verdict.ok for verdict in verdicts])) for verdicts in (accepted, right)]
-        rows.append(Row(setting, *shares, error.item(), seconds / len(cases)))
-        print(markdown(rows[-1:]).splitlines()[-1], flush=True)
-    return rows
+        yield Row(setting, *shares, error.item(), seconds / len(cases))
 
 
 def markdown(rows: list[Row]) -> str:
@@ -138,17 +146,25 @@ def curve(rows: list[Row]) -> Figure:
         panel.yaxis.set_major_formatter(PercentFormatter(1.0))
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
+    figure.supxlabel(CAVEAT, fontsize="small")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", reverse=True)
     return figure
+
+
+def read(folder: Path, basis: str) -> list[Row]:
+    """The rows that an earlier run wrote, of this basis."""
+    file = folder / RESULTS
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    rows = [Row(**one | {"setting": Setting(**one["setting"])}) for one in found]
+    return [row for row in rows if row.basis == basis]
 
 
 def write(rows: list[Row], folder: Path) -> None:
     """The study's files."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
-    (folder / "sampling-study.json").write_text(content, encoding="utf-8")
-    parts = ("The best setting of each number of steps:", markdown(best_of_each(rows)), "All:", markdown(rows))
-    (folder / "sampling-study.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(folder / RESULTS, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    parts = ("The best setting of each number of steps:", markdown(best_of_each(rows)), CAVEAT, "All:", markdown(rows))
+    write_whole(folder / "sampling-study.md", "\n\n".join(parts) + "\n")
     curve(rows).savefig(folder / "sampling-curve.png", dpi=110)
 
 
@@ -167,10 +183,17 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     config = load_config(options.config, options.settings)
     set_up(config)
-    pipe = RPiAEPipeline.from_pretrained(options.checkpoint or config.checkpoint).to(device())
-    pipe.set_progress_bar_config(disable=True)
+    folder = resolve(options.checkpoint or config.checkpoint)
+    basis = hashlib.sha256(f"{folder_sha256(folder)} {options.edits} {options.prompts}".encode()).hexdigest()
     grid = itertools.product(options.steps, options.shifts, options.guidance, options.image_guidance, options.dtypes)
+    rows = read(config.output, basis)
+    there = {row.setting for row in rows}
+    missing = [setting for setting in dict.fromkeys(itertools.starmap(Setting, grid)) if setting not in there]
+    pipe = RPiAEPipeline.from_pretrained(folder).to(device())
+    pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
-        rows = study(pipe, itertools.starmap(Setting, grid), options.edits, options.prompts)
-    write(rows, config.output)
+        for row in study(pipe, missing, options.edits, options.prompts):
+            rows.append(replace(row, basis=basis))
+            write(rows, config.output)
+            print(markdown(rows[-1:]).splitlines()[-1], flush=True)
     print(markdown(rows))

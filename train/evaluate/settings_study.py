@@ -221,6 +221,8 @@ def _settings(group: Group, config: TrainingConfig) -> bytes:
     stages = {name: config.stages[name].model_dump(mode="json") for name in group.stages}
     kept = {name: {k: v for k, v in stage.items() if k not in INCIDENTAL} for name, stage in stages.items()}
     decisive = [kept, config.models.model_dump(mode="json"), config.seed, group.fresh]
+    if any(isinstance(config.stages[name], DiffusionStage) for name in group.stages):
+        decisive.append(config.sampling.time_shift)  # at its times losses are measured
     return json.dumps(decisive, sort_keys=True).encode()
 
 

@@ -100,6 +100,30 @@ def test_edits_of_one_picture_lie_together(tmp_path):
     assert all(len(set(pictures[at : at + 3])) == 1 for at in range(0, 60, 3))
 
 
+@pytest.mark.parametrize("ids", [(), ("id",), ("img_id",)])
+def test_edits_of_one_picture_lie_together_by_the_name_of_their_source(ids, tmp_path):
+    """Without ids, or with those that name rows or say nothing of turns."""
+    rows = [{"source": f"{i}.png", "instruction": "x", "target": f"{i}-{t}.png"} for t in range(3) for i in range(20)]
+    rows = [row | dict.fromkeys(ids, f"edit {number}") for number, row in enumerate(rows)]
+    source = FolderSource(write_list(tmp_path, "edits.jsonl", rows))
+    pictures = [source.row(0, number).pictures[0].name for number in range(60)]
+    assert all(len(set(pictures[at : at + 3])) == 1 for at in range(0, 60, 3))
+
+
+def test_a_part_of_a_list_has_whole_pictures(tmp_path):
+    def parts(*edits):
+        rows = [
+            {"source": f"{i}.png", "instruction": f"{n}", "target": "b.png"} for i, count in enumerate(edits)
+            for n in range(count)
+        ]  # fmt: skip
+        source = FolderSource(write_list(tmp_path, "edits.jsonl", rows))
+        return [source.whole_pictures(count) for count in range(1, len(rows))]
+
+    assert parts(1, 1, 1, 1) == [1, 2, 3]
+    assert parts(2, 2, 2) == [2, 2, 2, 4, 4]
+    assert parts(3) == [1, 2]  # there is no other picture to learn from
+
+
 def test_mistakes_of_a_folder_are_named(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         FolderSource(tmp_path / "none")

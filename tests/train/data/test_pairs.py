@@ -102,3 +102,14 @@ def test_names_and_numbers_that_cannot_be_are_told():
         pairs(edit_weights={"swap": -1.0})
     with pytest.raises(ValueError, match="common nouns are 2"):
         pairs(common=COMMON[:2], common_share=0.5)
+
+
+def test_common_nouns_of_which_no_scene_can_be_made_are_told():
+    with pytest.raises(ValueError, match="common nouns are 3 that can stand in one scene, which may need 6"):
+        pairs(common=("tree", "pine tree", "palm tree", "bear", "teddy bear", "cat"), common_share=0.5)
+    plain = ("panda", "penguin", "bee", "spider", "pizza", "camera")
+    with pytest.raises(ValueError, match="of the common nouns none can be coloured"):
+        pairs(common=plain, common_share=0.5)
+    with pytest.raises(ValueError, match="of the common nouns pine tree, tree can be coloured; .* two that stand"):
+        pairs(common=(*plain, "tree", "pine tree"))  # they are asked for by prompts, however seldom they are shown
+    assert len(pairs(common=(*plain, "tree", "cat"), common_share=1.0)) == 40

@@ -75,6 +75,13 @@ def test_a_shard_is_read_by_offset_and_its_contents_are_kept(tmp_path):
     assert ShardSource(str(tmp_path)).sizes.tolist() == [3, 1], "a changed shard is read anew"
 
 
+def test_what_only_some_samples_of_a_shard_have_counts_too(tmp_path):
+    fields = [b"no JSON", b'{"caption": "short 1"}', b'{"caption": "short 2", "caption_llava": "long 2"}']
+    samples = {f"{i}": {"jpg": encoded(picture(i), "JPEG"), "json": fields[i]} for i in range(3)}
+    source = ShardSource(str(write_shard(tmp_path / "0.tar", samples)))
+    assert [[text for text, _ in source.row(0, i).texts] for i in (1, 2)] == [["short 1"], ["short 2", "long 2"]]
+
+
 def test_captions_are_mixed_as_the_settings_say(tmp_path):
     write_caption_shards(tmp_path, 1, 8)
     source = {"kind": "webdataset", "path": str(tmp_path), "columns": {"caption": {"caption_llava": 3, "txt": 1}}}
@@ -346,6 +353,21 @@ def test_held_out_rows_are_not_trained_on(mixed):
     captions = [{number for source, number in part if source < 0} for part in rows]
     assert captions[1] and not captions[0] & captions[1]
     assert len(captions[0] | captions[1]) == 30
+
+
+@pytest.mark.parametrize("ids", [(), ("id",), ("img_id", "turn_index")])
+def test_no_other_edit_of_a_held_out_picture_is_trained_on(ids, tmp_path):
+    rows = [
+        {"source": f"{i}.png", "instruction": "x", "target": f"{i}{t}.png", "id": f"{i} {t}", "img_id": i,
+         "turn_index": t} for i in range(10) for t in range(3)
+    ]  # fmt: skip
+    columns = {"source", "instruction", "target", *ids}
+    rows = [{name: value for name, value in row.items() if name in columns} for row in rows]
+    found = Reader(data({"kind": "folder", "path": str(write_list(tmp_path, "e.jsonl", rows))}, held_out=4), (0, 30), 2)
+    trained, checked = (
+        {found.read(i, lambda row: row.pictures[0].name, held_out) for i in range(90)} for held_out in (False, True)
+    )
+    assert len(checked) == 1 and len(trained) == 9 and not checked & trained
 
 
 def test_broken_rows_give_way_to_others_and_are_counted(tmp_path):

@@ -177,3 +177,10 @@ def test_mistakes_are_told(folder, tmp_path, capsys):
         measure(Dimmer(), PictureFolder(folder, SIDE), None)
     assert main(["measure-reconstruction", str(folder), "--tokenizer", "vae", "--features", "none"]) == 2
     assert "no tokenizer 'vae'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.gif", "b.TIFF"])
+def test_pictures_of_all_formats_that_training_reads_are_measured(name, tmp_path):
+    Image.new("RGB", (2 * SIDE, SIDE), (250, 0, 0)).save(tmp_path / name)
+    [picture] = PictureFolder(tmp_path, SIDE)
+    assert picture.shape == (3, SIDE, SIDE) and picture[0].min() > 200

@@ -30,6 +30,15 @@ def test_prompts_say_what_they_require(skill):
     assert sum(prompt.unseen for prompt in prompts) == (13 if skill in WITH_COLORS else 0)
 
 
+def test_nouns_without_an_unseen_pair_are_asked_for_in_seen_ones():
+    nouns = ("apple", "car", "dog", "heart", "house", "rabbit")
+    own = {noun: {color for style in V.styles for color in V.nouns[noun].native(style)} for noun in nouns}
+    assert not any(is_unseen(noun, color) for noun in nouns for color in V.colors if color not in own[noun])
+    with V.narrowed(drawn_nouns=nouns):
+        for skill in WITH_COLORS:
+            assert not any(prompt.unseen for prompt in sample_prompts(skill, 6))
+
+
 def test_skills_ask_for_different_things():
     one = {skill: sample_prompts(skill, 1)[0].claims for skill in SKILLS}
     assert len(one["single object"].objects) == 1 and len(one["two objects"].objects) == 2

@@ -107,9 +107,37 @@ def test_rows_of_another_start_are_left_out_of_the_table(command, tmp_path):
     assert "shift 8" not in settings_study.markdown(trials, found)
 
 
+def test_the_samplers_times_decide_the_numbers_of_transformers_alone(command, tmp_path, smoke_checkpoint):
+    trials = settings_study.load_trials(str(tmp_path / "trials.yaml"))
+    for title, decided in {"pivot": False, "bridge": False, "transformer": True, "leg": True}.items():
+        plans = set()
+        for shift in (2, 3):
+            overrides = [f"checkpoint={smoke_checkpoint}", f"sampling.time_shift={shift}"]
+            plans.add(next(settings_study.planned(trials, "smoke", overrides, [title]))[2].plan())
+        assert len(plans) == 1 + decided
+
+
 def test_the_bundled_trials_are_of_settings_that_there_are():
     trials = settings_study.load_trials("stickers-256")
     rows = list(settings_study.planned(trials, "stickers-256", [], list(trials.groups)))
     for title in trials.groups:
         of = [trial for group, _, trial in rows if group == title]
         assert [trial.config == trial.plain for trial in of] == [True] + [False] * (len(of) - 1)
+
+
+def test_rows_of_a_group_warm_up_for_as_many_steps_and_average_alike():
+    """In 100 steps an average has hardly left its start."""
+    trials = settings_study.load_trials("stickers-256")
+    for title, row, trial in settings_study.planned(trials, "stickers-256", [], list(trials.groups)):
+        for name in trial.group.stages:
+            own, plain = (config.stages[name] for config in (trial.config, trial.plain))
+            steps = [stage.optimizer.warmup_samples / stage.batch_size for stage in (own, plain)]
+            assert steps[0] == steps[1], f"{title}, {row}"
+            averages = [(stage.ema_decay, stage.ema_warmup, stage.result) for stage in (own, plain)]
+            assert averages[0] == averages[1], f"{title}, {row}"
+
+
+def test_what_the_bundled_trials_found_is_of_rows_that_there_are():
+    trials = settings_study.load_trials("stickers-256")
+    for title, rows in settings_study.read(trials.results).items():
+        assert rows.keys() <= trials.groups[title].rows.keys()

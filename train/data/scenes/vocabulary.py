@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,6 +86,10 @@ class Vocabulary:
     def rivals(self, noun: str) -> frozenset[str]:
         """Nouns that must not share a scene with this one, because their drawings read alike."""
         return frozenset().union(*(group for group in self.never_together if noun in group)) - {noun}
+
+    def most_together(self, nouns: Iterable[str]) -> int:
+        """How many of these nouns one scene can show: of rivals a single one."""
+        return len({next((group for group in self.never_together if noun in group), noun) for noun in nouns})
 
     @contextmanager
     def narrowed(self, **values: Any) -> Iterator[None]:
