@@ -75,8 +75,8 @@ def _check(world: WorldSettings) -> None:
     for what, (names, known) in asked.items():
         if unknown := [name for name in names or () if name not in known]:
             raise ValueError(f"world.{what}: the vocabulary has no {', '.join(unknown)}")
-    if world.nouns is not None and len(set(world.nouns)) <= MOST_OBJECTS:
-        raise ValueError(f"world.nouns are {len(set(world.nouns))}; a scene may need {MOST_OBJECTS + 1} different ones")
+    if world.nouns is not None and (most := V.most_together(world.nouns)) <= MOST_OBJECTS:
+        raise ValueError(f"of world.nouns {most} can stand in one scene, which may need {MOST_OBJECTS + 1}: name more")
     counts = {**V.sampling, **world.sampling}["n_objects"]
     if not {"1", "2", "3"} <= set(counts):
         raise ValueError(f"world.sampling.n_objects has {', '.join(counts)}; some edits need scenes of 1, 2 and 3")

@@ -38,7 +38,8 @@ def test_all_that_is_drawn_is_of_the_world():
 def test_names_that_the_vocabulary_lacks_are_told():
     for changes, words in (
         ({"nouns": ("apple", "appel")}, "world.nouns.*appel"),
-        ({"nouns": ("apple", "car")}, "world.nouns are 2; a scene may need 6 different ones"),
+        ({"nouns": ("apple", "car")}, "of world.nouns 2 can stand in one scene, which may need 6"),
+        ({"nouns": ("tree", "pine tree", "palm tree", "bear", "teddy bear", "cat")}, "of world.nouns 3 can"),
         ({"categories": ("color",)}, "world.categories.*color"),
         ({"side": 100}, "world.side is 100; use 256, 128 or 64"),
         ({"sampling": {"n_objects": {"1": 1.0}}}, "scenes of 1, 2 and 3"),
