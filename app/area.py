@@ -15,22 +15,11 @@ from app.service import Service
 from app.texts import say
 
 MODES = ("everywhere", "paint", "rectangle", "file")
-KEPT = 32  # paintings that wait to be read; Gradio would throw one away at the first reading, which is the validator's
 
 
-def _painted_layers(box: gr.ImageEditor, payload: Any) -> list[bytes | str]:
+def _painted_layers(box: gr.ImageEditor, payload: Any) -> list[str]:
     """The painted layers as they came, decoded by nobody yet."""
-    if payload is None:
-        return []
-    if payload.id is None:
-        return [widgets.uploaded(layer.path) for layer in payload.layers if layer is not None]
-    blobs = box.blob_storage.get(payload.id)
-    for old in list(box.blob_storage)[:-KEPT]:
-        box.blob_storage.pop(old, None)
-    if blobs is None:
-        return []
-    blobs.background = blobs.composite = None  # the picture itself is here already
-    return [layer for layer in blobs.layers if layer is not None]
+    return [widgets.uploaded(layer.path) for layer in payload.layers] if payload else []
 
 
 # See widgets.SafeImage.
@@ -67,7 +56,7 @@ class AreaBox:
         with gr.Column(visible=False, elem_classes="area") as self.rectangle:
             with gr.Row(elem_classes="numbers"):
                 self.numbers = [
-                    gr.Number(value, label=say(f"area.{name}"), minimum=0, maximum=100, min_width=80)
+                    gr.Number(value, label=say(f"area.{name}"), min_width=80)  # `app.mask` says what it may be
                     for name, value in (("left", 25), ("top", 25), ("width", 50), ("height", 50))
                 ]
             _help("area.rectangle.help")
@@ -80,13 +69,17 @@ class AreaBox:
         """What `mask` takes."""
         return [self.mode, self.editor, *self.numbers, self.file]
 
+    def filled(self, file: str | None) -> dict[Any, Any]:
+        """The controls for the area of an earlier edit: its mask file, or none for all of the picture."""
+        return {self.mode: "file", self.file: file} if file else {self.mode: MODES[0]}
+
     def wire(self, picture: gr.Image) -> None:
         """Opens what the choice needs; the editor gets a small copy of `picture`, made here."""
         boxes = [self.paint, self.rectangle, self.files, self.editor]
         self.mode.change(self._choose, [self.mode, picture], boxes, **QUIET)
         picture.change(self._renew, [self.mode, picture], self.editor, **QUIET)
 
-    def mask(self, size: tuple[int, int], mode: str, layers: list[bytes | str], *rest: Any) -> Image.Image | None:
+    def mask(self, size: tuple[int, int], mode: str, layers: list[str], *rest: Any) -> Image.Image | None:
         """The mask that the controls stand for, of `size`; None lets the whole picture change."""
         *numbers, file = rest
         if mode == "paint":

@@ -154,18 +154,19 @@ def history(records: list[Record], total: int, limit: int) -> str:
 def _card(record: Record) -> str:
     words = escape(title(record))
     images = [picture["view"] for picture in record.pictures]
-    images = images or [row["reconstruction"] for row in record.rows if row["reconstruction"]][:PICTURES_MAX]
+    shown = (row["reconstruction"] or row.get("drawn") for row in record.rows)
+    images = images or list(filter(None, shown))[:PICTURES_MAX]
     if not images and record.source:
         images = [record.source["view"]]
     thumbs = "".join(f'<img src="{address(record, name)}" alt="" loading="lazy">' for name in images)
     marked = "" if record.state == "done" else f'<span class="badge {record.state}">{state(record)}</span>'
-    message = "" if record.pictures or record.rows else f'<p class="note">{escape(record.message)}</p>'
+    message = "" if record.pictures or record.rows else f'<p class="note">{escape(record.reason)}</p>'
     opened = (
         f'<button class="thumbs n{len(images)}" data-action="open" data-job="{record.id}"'
-        f' aria-label="{escape(say("history.open", what=title(record)))}">{thumbs}</button>'
+        f' aria-label="{escape(say("history.open", what=title(record)))}">{thumbs or say("jobs.show")}</button>'
     )
     return (
-        f'<li class="job-card">{opened if images else "<span></span>"}'
+        f'<li class="job-card">{opened if images or record.rows else "<span></span>"}'
         f'<div class="about"><p class="words">{words}</p><p class="meta">{marked}{_meta(record)}</p>{message}'
         f'<div class="tools">{_tools(record)}</div></div></li>'
     )

@@ -13,6 +13,7 @@ from app.store import Record
 
 MANY = 4  # edits in a row, each drawing a little anew: from here on one instruction for all of them is better
 LONGEST = 100
+SOURCE = -1  # in the place of a picture's number: the picture that the job itself began with
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,15 @@ def file_at(jobs: Jobs, steps: tuple[Step, ...], at: int) -> str | None:
     return str(path) if path else None
 
 
-def parent_at(steps: tuple[Step, ...], at: int) -> tuple[str, int]:
-    """What an edit of the picture at a place has for its parent: ("", 0) for the original."""
-    return (steps[at - 1].record.id, steps[at - 1].index) if 0 < at <= len(steps) else ("", 0)
+def place_at(steps: tuple[Step, ...], at: int) -> tuple[str, int]:
+    """Whose picture is at a place of the chain, and which: of the original only the first job knows."""
+    return (steps[at - 1].record.id, steps[at - 1].index) if at else (steps[0].record.id, SOURCE)
+
+
+def origin(record: Record) -> tuple[str, int]:
+    """Whose picture a job's source was, and which; its own where it was of no chain."""
+    parent = record.request.get("parent")
+    return (parent, record.request.get("parent_picture") or 0) if parent else (record.id, SOURCE)
 
 
 def begins_with(path: str | Path | None, source: Image.Image) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from app import hub
 from app.library import import_library
 from app.outcome import Facts, sentence
-from app.texts import say
+from app.texts import Mistake
 
 if TYPE_CHECKING:
     from rpiae import AutoencoderRPiAE, ClassConditionalPipeline, RPiAEPipeline
@@ -71,7 +71,7 @@ def check(checkpoint: str) -> None:
     path = Path(checkpoint)
     inside = [*path.glob("*.json"), *path.glob("vae/config.json"), *path.glob("*.pt")] if path.is_dir() else []
     if not checkpoint.startswith("hf:") and not path.is_file() and not inside:
-        raise ValueError(say("error.checkpoint", folder=checkpoint))
+        raise Mistake("error.checkpoint", folder=checkpoint)
 
 
 def find(source: str, fetch: bool = False) -> Place:
@@ -83,14 +83,14 @@ def find(source: str, fetch: bool = False) -> Place:
     if source.startswith(hub.PREFIX):
         path = hub.local(source) if not fetch else hub.fetch_here(source)
         if path is None:
-            raise ValueError(say("error.not_fetched", source=source))
+            raise Mistake("error.not_fetched", source=source)
     else:
         path = _path(source)
     name = short_name(source)
     try:
         kind, files = _identify(path, name)
     except OSError as fault:  # no permission, a name too long, a broken disk
-        raise ValueError(say("error.checkpoint_closed", name=name[:80], why=fault.strerror)) from fault
+        raise Mistake("error.checkpoint_closed", name=name[:80], why=fault.strerror) from fault
     return Place(source, path, kind, files)
 
 
@@ -129,17 +129,17 @@ def _identify(path: Path, name: str) -> tuple[str, tuple[Path, ...]]:
     if path.is_file():
         return _identify_files([path], name)
     if not path.is_dir():
-        raise ValueError(say("error.no_checkpoint_there", name=name))
+        raise Mistake("error.no_checkpoint_there", name=name)
     if kind := _kind_of_folder(path):
         return kind, ()
     if files := sorted([*path.glob("*.pt"), *path.glob("LightningDiT/*.pt")]):
         return _identify_files(files, name)
     index = next((one for one in ("model_index.json", "config.json") if (path / one).is_file()), None)
     if index is None:
-        raise ValueError(say("error.no_checkpoint_there", name=name))
+        raise Mistake("error.no_checkpoint_there", name=name)
     if found := _class_name(path / index):
-        raise ValueError(say("error.other_checkpoint", name=name, found=found[:60]))
-    raise ValueError(say("error.broken_checkpoint", name=name, file=index))
+        raise Mistake("error.other_checkpoint", name=name, found=found[:60])
+    raise Mistake("error.broken_checkpoint", name=name, file=index)
 
 
 def _identify_files(files: list[Path], name: str) -> tuple[str, tuple[Path, ...]]:
@@ -161,12 +161,12 @@ def _identify_files(files: list[Path], name: str) -> tuple[str, tuple[Path, ...]
     tokenizers = released or tokenizers
     if len(tokenizers) > 1:
         names = ", ".join(file.name for file in tokenizers[:4])
-        raise ValueError(say("error.several_tokenizers", name=name, names=names))
+        raise Mistake("error.several_tokenizers", name=name, names=names)
     if not tokenizers:
         if kinds[official.TRANSFORMER]:
-            raise ValueError(say("error.transformer_alone", name=name))
+            raise Mistake("error.transformer_alone", name=name)
         found = next((official.KINDS[kind] for kind, some in kinds.items() if some), "")
-        raise ValueError(say("error.other_file", name=name, found=found) if found else faults[0])
+        raise Mistake("error.other_file", name=name, found=found) if found else ValueError(faults[0])
     transformers = sorted(kinds[official.TRANSFORMER], key=_epoch)
     return (CLASSES, (tokenizers[0], transformers[-1])) if transformers else (TOKENIZER, (tokenizers[0],))
 

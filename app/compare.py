@@ -67,11 +67,13 @@ class CompareTab:
         room.wire(self._request, asked, validator=self._check)
         describe_upload(self.service, self.picture, self.note, editing=False)
         self.picture.change(self._offer_fit, self.picture, self.fit, **QUIET)
-        form = [room.job, *asked, self.weights.missing]
-        self.weights.wire(self._fetched, [self.tokenizers], [self.tokenizers, self.weights.missing])
+        chips = [self.tokenizers, self.weights.missing]
+        self.weights.wire(self._fetched, [self.tokenizers], chips)
         room.keep_draft(self.prompt)
+        form = [room.job, self.picture, self.fit, self.prompt, self.seed]
         restored = demo.load(self._restore, [room.last, room.draft], form, **QUIET)
-        room.follow_after(restored.then)
+        offered = restored.then(self._offer, room.last, chips, **QUIET)
+        room.follow_after(offered.then)
 
     def _request(
         self, path: str | None, names: list[str], fit: str | None, prompt: str | None, seed: int | None
@@ -101,14 +103,21 @@ class CompareTab:
         ]
 
     def _restore(self, last: str, draft: str) -> tuple[Any, ...]:
+        """The last comparison is on show again, and the form has its picture and words. What there is to compare comes
+        after it: a server that has just begun is still importing, and what is typed meanwhile must stay."""
         snapshot = self.room.jobs.snapshot(last) if last else None
         if snapshot is None:
-            return "", gr.skip(), self.chips([]), gr.skip(), draft or "", gr.skip(), self.weights.offer()
+            return "", gr.skip(), gr.skip(), draft or gr.skip(), gr.skip()
         path = source_path(self.room.jobs, snapshot.record)
         asked = snapshot.record.request
-        chips, fit = self.chips(asked["tokenizers"]), gr.Radio(value=asked.get("fit", FITS[0]))
-        prompt, seed = draft or asked.get("prompt", ""), asked.get("seed", 0)
-        return last, path or gr.skip(), chips, fit, prompt, seed, self.weights.offer()
+        fit, prompt = gr.Radio(value=asked.get("fit", FITS[0])), draft or asked.get("prompt") or gr.skip()
+        return last, path or gr.skip(), fit, prompt, asked.get("seed", 0)
+
+    def _offer(self, last: str) -> tuple[gr.CheckboxGroup, str]:
+        """The tokenizers that there are, those of the last comparison ticked, and which are missing."""
+        snapshot = self.room.jobs.snapshot(last) if last else None
+        asked = snapshot.record.request if snapshot else {}
+        return self.chips(asked.get("tokenizers", [])), self.weights.offer()
 
     def chips(self, chosen: list[str]) -> gr.CheckboxGroup:
         """The tokenizers that there are now, those of `chosen` ticked that are among them, else `FIRST`."""

@@ -16,7 +16,7 @@ from app.comparison_files import KINDS, file_name
 from app.store import Record
 from app.texts import say, tokenizer_label
 from app.views import address, duration
-from app.widgets import card
+from app.widgets import anew, card
 
 Row = dict[str, Any]
 COLUMNS = ("size", "psnr", "ssim", "lpips", "latent", "compression", "encode", "decode", "parameters", "drawn")
@@ -29,12 +29,13 @@ ZOOM, ZOOM_MOST, GAIN, GAIN_MOST = 4, 16, 5, 20
 def comparison(record: Record) -> str:
     """The finished place of a comparison."""
     if not record.rows:
-        return card(record.message) if record.finished else ""
+        return card(record.reason) if record.finished else ""
     notes = escape(" ".join(_notes(record)))
-    return (
+    view = (
         f'<section class="compare" style="--zoom:{ZOOM};--x:50;--y:50;--gain:{GAIN}">'
         f'{table(record.rows)}<p class="note">{notes}</p>{_downloads(record)}{_views(record)}</section>'
     )
+    return anew(f"job-{record.id[:8]}", view)
 
 
 def _notes(record: Record) -> list[str]:

@@ -8,9 +8,9 @@ import gradio as gr
 
 from app import cards, settings, widgets
 from app.area import AreaBox
-from app.chain import Step, begins_with, chain, file_at, merged, parent_at
+from app.chain import SOURCE, Step, begins_with, chain, file_at, merged, origin, place_at
 from app.examples import Example
-from app.request import GUIDANCE_MAX, EditRequest, new_seed
+from app.request import EditRequest, new_seed
 from app.room import QUIET, Room, describe_upload, picture_path, source_path
 from app.service import Service
 from app.store import Record
@@ -24,8 +24,8 @@ class EditTab:
     """Lays out the tab inside the current Blocks; `wire` connects it.
 
     `kept` is what the browser remembers of the chain: {"tip": [job, picture], "parent": [job, picture] or None}.
-    The tip is the chain's last picture; the parent is the picture that the form holds, ["", 0] for the original and
-    None for one that is of no chain.
+    The tip is the chain's last picture; the parent is the picture that the form holds, and None where that is of no
+    chain yet: a job that is run then makes it the picture that it began with, [job, SOURCE].
     """
 
     def __init__(self, room: Room, service: Service, examples: list[Example], kept: gr.BrowserState) -> None:
@@ -37,7 +37,7 @@ class EditTab:
                 self.notice = widgets.notice_box("edit-notice")
                 self.picture = widgets.picture_box("edit-picture")
                 self.note = widgets.status_box("edit-note")
-                self.restored = widgets.list_box("edit-restored")
+                self.restored = widgets.list_box("edit-restored", aloud=True)
                 self.prompt = gr.Textbox(
                     label=say("instruction"),
                     placeholder=say("instruction.placeholder"),
@@ -50,9 +50,9 @@ class EditTab:
                 self.count = widgets.count_slider("edit")
                 self.seed, self.fresh = widgets.seed_row("edit")
                 with gr.Accordion(say("more"), open=False, elem_id="edit-more"):
-                    self.image_guidance = widgets.slider("image_guidance", 0, GUIDANCE_MAX / 2, 0.1, defaults)
-                    self.guidance = widgets.slider("guidance", 0, GUIDANCE_MAX / 2, 0.1, defaults)
-                    self.steps = widgets.slider("steps", 1, 100, 1, defaults)
+                    self.image_guidance = widgets.slider("image_guidance", defaults)
+                    self.guidance = widgets.slider("guidance", defaults)
+                    self.steps = widgets.slider("steps", defaults)
                     self.preserve = gr.Checkbox(True, label=say("preserve"), info=say("preserve.help"))
                     self.negative = gr.Textbox(label=say("negative_prompt"), info=say("negative_prompt.help"))
             with gr.Column(elem_classes="result", scale=1, min_width=320):
@@ -81,6 +81,24 @@ class EditTab:
         }
 
     @property
+    def filling(self) -> list[Any]:
+        """What `fill` may fill."""
+        return [self.picture, self.kept, *self.fields.values(), self.area.mode, self.area.file]
+
+    def fill(
+        self, values: dict[str, Any], record: Record | None = None, kept: Any = None, area: bool = True
+    ) -> dict[Any, Any]:
+        """Puts settings into the form, by an `EditRequest`'s names, and with `record` the picture that this job was
+        given; `area`: and where it might change it, else anywhere."""
+        updates, jobs = widgets.filled(self.fields, values), self.room.jobs
+        source = source_path(jobs, record) if record else None
+        if source is None:
+            return updates
+        mask = jobs.store.file(record.id, record.mask) if area and record.mask else None
+        taken = {self.picture: source, self.kept: changed(kept, parent=list(origin(record)))}
+        return updates | taken | self.area.filled(str(mask) if mask else None)
+
+    @property
     def form(self) -> list[Any]:
         """What differs from one checkpoint to another: the outputs of `switched`."""
         return [self.shown, self.notice, self.room.run, self.steps, self.guidance, self.image_guidance]
@@ -99,24 +117,24 @@ class EditTab:
     def wire(self, demo: gr.Blocks) -> None:
         """Connects every control of the tab."""
         room = self.room
-        room.after = (self._chain, [room.owner, room.job, self.kept], [self.strip, self.kept])
+        place = [room.owner, room.job, self.kept]
+        room.after.append((self._chain, place, [self.strip, self.kept]))
         fields = list(self.fields.values())
         inputs = [self.picture, room.owner, self.kept, self.fresh, *fields, *self.area.inputs]
-        room.wire(self._request, inputs, self.seed, self._check)
+        room.wire(self._request, inputs, self.seed, self._check, began=(self._began, self.kept))
         self.area.wire(self.picture)
         describe_upload(self.service, self.picture, self.note, editing=True)
-        uploaded = [self.kept, self.strip, self.restored, self.fresh, *fields]
-        self.picture.upload(self._uploaded, [self.picture, room.owner, room.job, self.kept], uploaded, **QUIET)
-        self.restored.click(
-            self._take_source, [self.picture, room.owner, self.kept], [self.picture, self.kept, self.restored], **QUIET
-        )
-        self.shipped.click(self._use_example, None, [self.picture, self.prompt, room.view, room.status], **QUIET)
-        room.view.click(self._go_on, [room.owner, room.job, self.kept], [self.picture, self.kept, self.strip], **QUIET)
+        uploaded = [self.kept, self.strip, self.restored, self.fresh, room.draft, *fields]
+        self.picture.upload(self._uploaded, [self.picture, *place, self.prompt], uploaded, **QUIET)
+        example = [self.picture, self.kept, self.strip, self.prompt, room.draft, room.view, room.status]
+        self.shipped.click(self._use_example, place, example, **QUIET)
+        room.view.click(self._go_on, place, [self.picture, self.kept, self.strip], **QUIET)
         opened = gr.State("")
+        shown = [opened, room.job, room.last, room.view, room.status]
         self.moved = self.strip.click(
             self._move,
-            [room.owner, room.job, self.kept],
-            [opened, room.job, room.last, room.view, room.status, self.strip, self.kept, self.picture, self.prompt],
+            place,
+            [*shown, self.strip, self.kept, self.picture, self.prompt, room.draft],
             trigger_mode="always_last",
             **QUIET,
         )
@@ -125,15 +143,20 @@ class EditTab:
         restored = demo.load(
             self._restore,
             [room.owner, room.last, room.draft, self.kept],
-            [room.job, self.picture, self.kept, self.restored, self.fresh, *fields],
+            [room.job, self.restored, self.fresh, *self.filling],
             **QUIET,
         )
         room.follow_after(restored.then)
 
     def use_elsewhere(self, forms: Forms) -> None:
-        """Lets a recipe in the uploaded picture that is of another tab fill the form there."""
+        """Connects what is offered for the recipe in an uploaded picture: its settings, here or in the tab that they
+        are of, and the picture that it was made from."""
 
         def use(path: str | None, owner: str, kept: Any, event: gr.EventData) -> dict[Any, Any]:
+            if event.action == "settings":
+                return self._from_recipe(path, owner)
+            if event.action == "source":
+                return self._take_source(path, owner, kept)
             if event.action != "generate":
                 return {forms.opened: ""}
             updates, sentences, wrong = forms.use_file(path, owner, kept)
@@ -155,9 +178,13 @@ class EditTab:
     def _parent(self, owner: str, kept: Any, source: Any) -> tuple[str, int]:
         """What the picture in the form came from: the remembered parent, if it still is just that picture."""
         job, index = _place(kept, "parent")
-        steps = chain(self.room.jobs, job, index, owner) if job else ()
+        steps = chain(self.room.jobs, job, index, owner) if index != SOURCE else ()
         held = steps and steps[-1].record.id == job and begins_with(file_at(self.room.jobs, steps, len(steps)), source)
         return (job, steps[-1].index) if held else ("", 0)
+
+    def _began(self, job: str, request: EditRequest, path: str | None, owner: str, kept: Any, *rest: Any) -> Any:
+        """A picture that is of no chain is from now on the one that this job began with."""
+        return gr.skip() if request.parent else changed(kept, parent=[job, SOURCE])
 
     def _check(
         self, path: str | None, owner: str, kept: Any, fresh: bool, prompt: str, *rest: Any
@@ -170,119 +197,142 @@ class EditTab:
     # edits of edits
 
     def _steps(self, owner: str, kept: Any) -> tuple[Step, ...]:
-        job, index = _place(kept, "tip")
-        return chain(self.room.jobs, job, index, owner) if job else ()
+        return chain(self.room.jobs, *_place(kept, "tip"), owner)
 
-    def _chain(self, owner: str, job: str, kept: Any) -> tuple[str, dict[str, Any]]:
-        """The strip once a job was followed to its end; a job that is not on it begins a strip of its own."""
+    def _held(self, owner: str, kept: Any) -> str | None:
+        """The file of the picture that the form holds; None where it is of no chain, or gone."""
+        job, index = _place(kept, "parent")
+        if index == SOURCE:
+            snapshot = self.room.jobs.snapshot(job)
+            mine = snapshot is not None and owner and snapshot.record.owner == owner
+            return source_path(self.room.jobs, snapshot.record) if mine else None
+        steps = chain(self.room.jobs, job, index, owner)
+        return file_at(self.room.jobs, steps, len(steps)) if steps and steps[-1].record.id == job else None
+
+    def _chain(self, owner: str, job: str, kept: Any) -> tuple[str, Any]:
+        """The strip once a job was followed to its end; a job that is not on it begins a strip of its own. What the
+        form holds is as it was: this may be an old job that was opened."""
         steps = self._steps(owner, kept)
-        if not job or job in [step.record.id for step in steps]:
-            return self._strip(steps, job, kept if isinstance(kept, dict) else {}), gr.skip()
-        steps = chain(self.room.jobs, job, 0, owner)
-        kept = {"tip": [steps[-1].record.id, 0], "parent": _parent_of(steps[-1].record)} if steps else {}
-        return self._strip(steps, job, kept), kept
+        own = () if job in [step.record.id for step in steps] else chain(self.room.jobs, job, 0, owner)
+        if not own or own[-1] in steps:  # it is on the strip, or would have gone on from it and has no picture
+            return self._strip(steps, job, kept), gr.skip()
+        kept = changed(kept, tip=list(place_at(own, len(own))))
+        return self._strip(own, job, kept), kept
 
     @staticmethod
-    def _strip(steps: tuple[Step, ...], job: str, kept: dict[str, Any]) -> str:
+    def _strip(steps: tuple[Step, ...], job: str, kept: Any) -> str:
         places = [step.record.id for step in steps]
         at = places.index(job) + 1 if job in places else 0
         return cards.chain_strip(steps, at, _begins(steps, kept))
 
+    def apart(self, owner: str, job: str, kept: Any) -> dict[Any, Any]:
+        """The chain as it is when another picture comes into the form, which is of none."""
+        kept = changed(kept, parent=None)
+        return {self.kept: kept, self.strip: self._strip(self._steps(owner, kept), job, kept)}
+
     def _go_on(self, owner: str, job: str, kept: Any, event: gr.EventData) -> tuple[Any, ...]:
         """The result becomes the picture to edit."""
-        path = picture_path(self.room.jobs, job, event.index) if event.action == "edit" else None
-        if path is None:
+        if event.action != "edit":
             return (gr.skip(),) * 3
+        path = picture_path(self.room.jobs, job, event.index)
+        if path is None:
+            raise gr.Error(say("job.unknown"), print_exception=False)
         steps = self._steps(owner, kept)
         if job not in [step.record.id for step in steps[:-1]]:  # the last of the strip, or the first of a new one
-            kept = {"tip": [job, event.index]}
+            kept = changed(kept, tip=[job, event.index])
             steps = self._steps(owner, kept)
-        kept = {**kept, "parent": [job, event.index]}
+        kept = changed(kept, parent=[job, event.index])
         return path, kept, self._strip(steps, job, kept)
 
     def _move(self, owner: str, job: str, kept: Any, event: gr.EventData) -> tuple[Any, ...]:
         """A thumbnail shows its step; Back, Branch and Restart also put its picture into the form."""
         steps = self._steps(owner, kept)
         if not steps:
-            return "", *[gr.skip()] * 8
+            return "", *[gr.skip()] * 9
         places = [step.record.id for step in steps]
         now = places.index(job) + 1 if job in places else 0
         at = {"step": event.index, "back": now - 1, "branch": now}.get(event.action, 0)
         at = min(max(at, 0), len(steps))
         path = file_at(self.room.jobs, steps, at) if event.action != "step" else None
         if path:
-            kept = {**kept, "parent": list(parent_at(steps, at))}
+            kept = changed(kept, parent=list(place_at(steps, at)))
         shown = steps[at - 1].record.id if at else ""
         place = ("edit", shown, shown, gr.skip(), gr.skip())
         if not at:  # no job stands for the original: it is shown by itself
             place = ("", "", gr.skip(), cards.original(steps[0]), "")
-        words = merged(steps) if event.action == "merge" else ""
-        return *place, self._strip(steps, shown, kept), kept, path or gr.skip(), words or gr.skip()
+        words = (merged(steps) if event.action == "merge" else "") or gr.skip()
+        return *place, self._strip(steps, shown, kept), kept, path or gr.skip(), words, words
 
     # a picture that comes from outside
 
-    def _uploaded(self, path: str | None, owner: str, job: str, kept: Any) -> tuple[Any, ...]:
-        """A new picture is of no chain; one with a recipe of ours fills the form with it."""
-        kept = {**(kept if isinstance(kept, dict) else {}), "parent": None}
-        told, *filled = self._from_recipe(path, owner)
-        return kept, self._strip(self._steps(owner, kept), job, kept), told, *filled
+    def _uploaded(self, path: str | None, owner: str, job: str, kept: Any, prompt: str | None) -> dict[Any, Any]:
+        """A new picture is of no chain; one with a recipe of ours fills the form with it or, where words stand there
+        already, offers to."""
+        written = bool((prompt or "").strip())
+        return self.apart(owner, job, kept) | self._from_recipe(path, owner, ask=written)
 
-    def _from_recipe(self, path: str | None, owner: str) -> tuple[Any, ...]:
-        """What to say of the recipe in a file, then what it makes of New seed and of the fields."""
-        fields = self.fields
-        nothing = [gr.skip()] * (len(fields) + 1)
+    def _from_recipe(self, path: str | None, owner: str, ask: bool = False) -> dict[Any, Any]:
+        """What to say of the recipe in a file, and what it makes of the form; nothing yet with `ask`."""
         recipe, wrong = settings.recipe_in(path)
         if recipe is None:
-            return cards.restored([wrong], wrong=True) if wrong else "", *nothing
+            return {self.restored: cards.restored([wrong], wrong=True) if wrong else ""}
         if recipe.kind == "generate":
-            return cards.restored([say("restore.other")], [("generate", say("restore.other.use"))]), *nothing
+            return {self.restored: cards.restored([say("restore.other")], [("generate", say("restore.other.use"))])}
         found = settings.from_recipe(recipe, self.service)
         if found is None:
-            return cards.restored([say("restore.kind", kind=recipe.kind)]), *nothing
+            return {self.restored: cards.restored([say("restore.kind", kind=recipe.kind)])}
+        if ask:
+            return {self.restored: cards.restored([say("restore.here")], [("settings", say("restore.here.use"))])}
         known = settings.source_record(self.room.jobs, owner, recipe.source_sha256)
         actions = [("source", say("restore.source.use"))] if known else []
-        told = cards.restored([say("restore.done"), *found.notes], actions)
-        return told, False, *widgets.filled(fields, found.values)
+        told = {self.restored: cards.restored([say("restore.done"), *found.notes], actions), self.fresh: False}
+        return self.fill(found.values) | self.room.drafted(found.values.get("prompt")) | told
 
-    def _take_source(self, path: str | None, owner: str, kept: Any, event: gr.EventData) -> tuple[Any, ...]:
-        """The picture that an uploaded result was made from, out of this browser's history."""
-        recipe, _ = settings.recipe_in(path) if event.action == "source" else (None, "")
-        record = settings.source_record(self.room.jobs, owner, recipe.source_sha256) if recipe else None
-        source = source_path(self.room.jobs, record) if record else None
-        if source is None:
-            return (gr.skip(),) * 3
-        kept = {**(kept if isinstance(kept, dict) else {}), "parent": _parent_of(record)}
-        return source, kept, cards.restored([say("restore.used")])
+    def _take_source(self, path: str | None, owner: str, kept: Any) -> dict[Any, Any]:
+        """The picture that an uploaded result was made from, out of this browser's history, and where it was allowed to
+        change."""
+        recipe, _ = settings.recipe_in(path)
+        sums = (recipe.source_sha256, recipe.mask_sha256) if recipe else (None, None)
+        record = settings.source_record(self.room.jobs, owner, *sums)
+        same = record is not None and settings.has_mask(record, sums[1])
+        updates = self.fill({}, record, kept, area=same)
+        if not updates:
+            return {self.restored: gr.skip()}
+        missing = [say("restore.mask")] if sums[1] and not same else []
+        return updates | {self.restored: cards.restored([say("restore.used"), *missing])}
 
-    def _use_example(self, event: gr.EventData) -> tuple[Any, ...]:
+    def _use_example(self, owner: str, job: str, kept: Any, event: gr.EventData) -> dict[Any, Any]:
         if not 0 <= event.index < len(self.examples):
-            return (gr.skip(),) * 4
+            return {self.prompt: gr.skip()}
         example = self.examples[event.index]
-        note = f'<p class="note">{say("example.note")}</p>'
-        return str(example.image), example.instruction, widgets.example_view(example), note
+        filled = {self.picture: str(example.image), self.prompt: example.instruction}
+        shown = {self.room.view: widgets.example_view(example, event.index)}
+        shown |= {self.room.status: f'<p class="note">{say("example.note")}</p>'}
+        return filled | self.room.drafted(example.instruction) | shown | self.apart(owner, job, kept)
 
     # after a reload
 
-    def _restore(self, owner: str, last: str, draft: str, kept: Any, request: gr.Request) -> tuple[Any, ...]:
-        """The last job is on show again, and the form has its picture and settings; a link goes before them."""
+    def _restore(self, owner: str, last: str, draft: str, kept: Any, request: gr.Request) -> dict[Any, Any]:
+        """The last job is on show again, and the form has what that was asked and the picture that it held. Words that
+        were not sent go before its own, and a link's settings before both."""
         snapshot = self.room.jobs.snapshot(last) if last else None
         record = snapshot.record if snapshot else None
         asked = settings.from_record(record, self.service.defaults) if record else None
-        values = {"seed": new_seed(), **(asked.values if asked else {})}
-        values |= {"prompt": draft} if draft else {}
-        path, job = None, ""
-        if record:
-            steps = chain(self.room.jobs, *_place(kept, "parent"), owner)
-            path = file_at(self.room.jobs, steps, len(steps)) if steps else None
-            if path is None:
-                path = source_path(self.room.jobs, record)
-                kept = {**(kept if isinstance(kept, dict) else {}), "parent": _parent_of(record)}
-            job = last
         link = settings.from_query(request.query_params, "edit")
-        told = cards.restored([say("restore.link"), *link.notes]) if link else gr.skip()
+        values = {"seed": new_seed(), **(asked.values if asked else {}), **({"prompt": draft} if draft else {})}
         values |= link.values if link else {}
-        fresh = False if link and "seed" in link.values else gr.skip()
-        return job, path or gr.skip(), kept or {}, told, fresh, *widgets.filled(self.fields, values)
+        found = {self.room.job: last if record else "", **self.fill(values, record, kept)}
+        if held := self._held(owner, kept):
+            found |= {self.picture: held, self.kept: kept}
+        if link:
+            found |= {self.restored: cards.restored([say("restore.link"), *link.notes])}
+            found |= {self.fresh: False} if "seed" in link.values else {}
+        return found
+
+
+def changed(kept: Any, **parts: Any) -> dict[str, Any]:
+    """What a browser remembers of the chain, with other parts; it may send anything."""
+    return {**(kept if isinstance(kept, dict) else {}), **parts}
 
 
 def _place(kept: Any, name: str) -> tuple[str, int]:
@@ -294,14 +344,7 @@ def _place(kept: Any, name: str) -> tuple[str, int]:
     return (job, index) if isinstance(job, str) and type(index) is int else ("", 0)
 
 
-def _parent_of(record: Record) -> list[Any]:
-    """What a job's source was a picture of, as it is kept in the browser."""
-    return [record.request.get("parent") or "", record.request.get("parent_picture") or 0]
-
-
-def _begins(steps: tuple[Step, ...], kept: dict[str, Any]) -> int | None:
+def _begins(steps: tuple[Step, ...], kept: Any) -> int | None:
     """The place on the strip of the picture that the form holds."""
-    if kept.get("parent") is None:
-        return None
     parent = _place(kept, "parent")
-    return next((at for at in range(len(steps) + 1) if parent_at(steps, at) == parent), None)
+    return next((at for at in range(len(steps) + 1) if steps and place_at(steps, at) == parent), None)

@@ -207,7 +207,7 @@ class Endpoints:
         record = await self._finished(request)
         path = self.jobs.store.file(record.id, record.pictures[0]["file"]) if record.pictures else None
         if path is None:
-            raise gr.Error(record.message or say("job.unknown"), print_exception=False)
+            raise gr.Error(record.reason or say("job.unknown"), print_exception=False)
         return str(path)
 
     async def _finished(self, request: Callable[[], Request]) -> Record:
@@ -229,7 +229,7 @@ class Endpoints:
             self.jobs.stop(job_id)
             raise
         if snapshot is None or snapshot.record.state != "done":
-            words = snapshot.record.message if snapshot else say("job.unknown")
+            words = snapshot.record.reason if snapshot else say("job.unknown")
             raise gr.Error(words or say("job.stopped_early"), print_exception=False)
         return snapshot.record
 

@@ -72,11 +72,7 @@ class Follower:
         """Each request's first picture as the model now expects it, now and then, by its row; all that are due are
         decoded at once."""
         now = time.monotonic()
-        due = [
-            share
-            for share in self.shares
-            if share.stopped_at is None and share.progress.preview and now - share.shown >= PREVIEW_EVERY
-        ]
+        due = [share for share in self.shares if share.stopped_at is None and now - share.shown >= PREVIEW_EVERY]
         if not due or done == self.total:
             return {}
         rows = [share.rows.start for share in due]

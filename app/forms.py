@@ -6,10 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from app import settings, widgets
-from app.area import MODES
+from app import settings
 from app.compare import CompareTab
-from app.edit import EditTab
+from app.edit import EditTab, changed
 from app.generate import GenerateTab
 from app.jobs import Jobs
 from app.request import FITS
@@ -37,8 +36,8 @@ class Forms:
     def outputs(self) -> list[Any]:
         """Every component that the methods may fill."""
         edit, generate, compare = self.edit, self.generate, self.compare
-        rooms = [part for tab in self.all.values() for part in (tab.room.job, tab.room.last)]
-        of_edit = [edit.picture, edit.kept, edit.fresh, *edit.fields.values(), edit.area.mode, edit.area.file]
+        rooms = [part for tab in self.all.values() for part in (tab.room.job, tab.room.last, tab.room.draft)]
+        of_edit = [edit.fresh, *edit.filling]
         of_generate = [generate.fresh, generate.seed, *generate.form]
         of_compare = [compare.picture, compare.tokenizers, compare.fit, compare.prompt, compare.seed]
         return [self.opened, self.tabs, *rooms, *of_edit, *of_generate, *of_compare]
@@ -65,38 +64,33 @@ class Forms:
         parent = [record.id, index] if record.request.get("kind") == "edit" else None
         return {
             self.edit.picture: path,
-            self.edit.kept: {**(kept if isinstance(kept, dict) else {}), "parent": parent},
+            self.edit.kept: changed(kept, parent=parent),
             self.tabs: gr.Tabs(selected="edit"),
         }
 
     def use(self, record: Record, kept: Any) -> Updates:
         """Fills the form that a job came from with all it was asked; {} when there is no such form here."""
         if record.request.get("kind") == "compare":
-            source = source_path(self.jobs, record)
-            found = {self.compare.tokenizers: self.compare.chips(record.request["tokenizers"])}
-            found |= {self.compare.fit: record.request.get("fit", FITS[0])}
-            found |= {self.compare.picture: source}  # none where words alone were drawn
-            found |= {self.compare.prompt: record.request.get("prompt", "")}
-            found |= {self.compare.seed: record.request.get("seed", 0)}
+            compare, words = self.compare, record.request.get("prompt", "")
+            found = {compare.tokenizers: compare.chips(record.request["tokenizers"])}
+            found |= {compare.picture: source_path(self.jobs, record)}  # none where words alone were drawn
+            found |= {compare.fit: record.request.get("fit", FITS[0]), compare.seed: record.request.get("seed", 0)}
+            found |= {compare.prompt: words, **compare.room.drafted(words)}
             return found | {self.tabs: gr.Tabs(selected="compare")}
         found = settings.from_record(record, self.edit.service.defaults)
         return self.fill(found, record, kept) if found else {}
 
-    def fill(self, found: Settings, record: Record | None = None, kept: Any = None) -> Updates:
-        """Fills a form with settings and, for an edit, with picture and mask of `record`."""
+    def fill(self, found: Settings, record: Record | None = None, kept: Any = None, area: bool = True) -> Updates:
+        """Fills a form with settings and, for an edit, with picture and (`area`) mask of `record`."""
         if found.kind == "generate":
             filled = self.generate.fill(found.values)
-            return filled and filled | {self.tabs: gr.Tabs(selected="generate")}
-        edit = self.edit
-        updates = dict(zip(edit.fields.values(), widgets.filled(edit.fields, found.values), strict=True))
-        updates |= {edit.fresh: False, self.tabs: gr.Tabs(selected="edit")}
-        source = source_path(self.jobs, record) if record else None
-        if source:
-            parent = [record.request.get("parent") or "", record.request.get("parent_picture") or 0]
-            updates |= {edit.picture: source, edit.kept: {**(kept if isinstance(kept, dict) else {}), "parent": parent}}
-            mask = self.jobs.store.file(record.id, record.mask) if record.mask else None
-            updates |= {edit.area.mode: "file", edit.area.file: str(mask)} if mask else {edit.area.mode: MODES[0]}
-        return updates
+        else:
+            filled = self.edit.fill(found.values, record, kept, area) | {self.edit.fresh: False}
+        if not filled:
+            return {}
+        tab = self.all[found.kind]
+        words = found.values.get("prompt") if tab.prompt in filled else None
+        return filled | tab.room.drafted(words) | {self.tabs: gr.Tabs(selected=found.kind)}
 
     def use_file(self, path: str | None, owner: str, kept: Any) -> tuple[Updates, list[str], bool]:
         """Fills a form from the recipe in a PNG: updates, what there is to say, and whether nothing was filled in."""
@@ -106,10 +100,12 @@ class Forms:
         found = settings.from_recipe(recipe, self.edit.service)
         if found is None:
             return {}, [say("restore.kind", kind=recipe.kind)], True
-        record = settings.source_record(self.jobs, owner, recipe.source_sha256)
-        updates = self.fill(found, record, kept)
+        record = settings.source_record(self.jobs, owner, recipe.source_sha256, recipe.mask_sha256)
+        same = record is not None and settings.has_mask(record, recipe.mask_sha256)
+        updates = self.fill(found, record, kept, area=same)
         if not updates:
             return {}, [say("restore.cannot")], True
         # What the history still has is no longer missing.
-        here = (say("restore.source", sha=recipe.source_sha256[:12]), say("restore.mask")) if record else ()
+        here = [say("restore.source", sha=recipe.source_sha256[:12])] if record else []
+        here += [say("restore.mask")] if same else []
         return updates, [say("restore.used"), *(note for note in found.notes if note not in here)], False

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from app import cards, settings, widgets
 from app.batch import WHOLE_INTERVAL
-from app.request import CLASS_STEPS, GUIDANCE_MAX, GenerateRequest, new_seed
+from app.request import CLASS_STEPS, STEPS, GenerateRequest, new_seed
 from app.restore import RecipeDrop
 from app.room import QUIET, Room, picture_path
 from app.service import Service
 from app.texts import PROMPTS, say
 
-STEPS_SHOWN = 100  # the slider's end for words
+if TYPE_CHECKING:
+    from app.edit import EditTab
+
 FIRST_CLASS = 207  # of ImageNet: the golden retriever, with which papers begin
 
 
@@ -48,9 +50,9 @@ class GenerateTab:
                 self.count = widgets.count_slider("generate")
                 self.seed, self.fresh = widgets.seed_row("generate")
                 with gr.Accordion(say("more"), open=False, elem_id="generate-more"):
-                    self.guidance = widgets.slider("guidance", 0, GUIDANCE_MAX / 2, 0.1, defaults)
+                    self.guidance = widgets.slider("guidance", defaults)
                     self.low, self.high = widgets.interval("generate-interval")
-                    self.steps = widgets.slider("steps", 1, STEPS_SHOWN, 1, defaults)
+                    self.steps = widgets.slider("steps", defaults)
                     self.negative = gr.Textbox(label=say("negative_prompt"), info=say("negative_prompt.help"))
                 self.drop = RecipeDrop("generate", fold=True)
             with gr.Column(elem_classes="result", scale=1, min_width=320):
@@ -80,12 +82,18 @@ class GenerateTab:
         """What differs from one checkpoint to another: the outputs of `switched`."""
         return [self.shown, self.notice, self.room.run, self.room.view, self.ideas, *self._settings]
 
-    def wire(self, demo: gr.Blocks, tabs: gr.Tabs, edit_picture: gr.Image) -> None:
-        """Connects every control of the tab; `edit_picture` takes a picture that is to be edited."""
+    def wire(self, demo: gr.Blocks, tabs: gr.Tabs, edit: EditTab) -> None:
+        """Connects every control of the tab; `edit` takes a picture that is to be edited."""
         room = self.room
         room.wire(self._request, [self.fresh, self.seed, *self._settings], self.seed, self._check)
-        self.ideas.click(self._use_idea, None, self.prompt, **QUIET)
-        room.view.click(self._edit_this, room.job, [edit_picture, tabs], **QUIET)
+        self.ideas.click(self._use_idea, None, [self.prompt, room.draft], **QUIET)
+
+        def edit_this(job: str, owner: str, edited: str, kept: Any, event: gr.EventData) -> dict[Any, Any]:
+            moved = {edit.picture: self._picture(job, event), tabs: gr.Tabs(selected="edit")}
+            return moved | edit.apart(owner, edited, kept)
+
+        inputs = [room.job, room.owner, edit.room.job, edit.kept]
+        room.view.click(edit_this, inputs, [edit.picture, tabs, edit.kept, edit.strip], **QUIET)
         room.keep_draft(self.prompt)
         filled = [room.job, self.seed, self.fresh, self.drop.note, *self.form]
         restored = demo.load(self._restore, [room.last, room.draft], filled, **QUIET)
@@ -112,7 +120,7 @@ class GenerateTab:
         able = by_class or service.can("text")
         notice = "" if able else widgets.note(say("cannot.generate", can=say(f"can.{service.kind}")))
         words = "class." if by_class else ""
-        low, high = CLASS_STEPS if by_class else (1, STEPS_SHOWN)
+        low, high = CLASS_STEPS if by_class else STEPS
         looks = {
             self.notice: {"value": notice, "visible": not able},
             self.room.run: {"interactive": able},
@@ -159,9 +167,12 @@ class GenerateTab:
         link = settings.from_query(request.query_params, "generate")
         if link is None:
             return found
-        for part, update in self.fill(link.values).items():
+        filled = self.fill(link.values)
+        for part, update in filled.items():
             found[part] = {**found.get(part, {}), **update} if isinstance(update, dict) else update
-        return found | {self.drop.note: cards.restored([say("restore.link"), *link.notes])}
+        none = bool(link.values and not filled)  # by class here and from words there, or the other way round
+        told = [say("restore.cannot" if none else "restore.link"), *link.notes]
+        return found | {self.drop.note: cards.restored(told, wrong=none)}
 
     def fill(self, values: dict[str, Any]) -> dict[Any, Any]:
         """Puts settings into the form, by a `GenerateRequest`'s names; the seed is then used again. {} when the loaded
@@ -218,9 +229,14 @@ class GenerateTab:
         return [fine, fine, words, chosen, *[fine] * len(rest)]
 
     @staticmethod
-    def _use_idea(event: gr.EventData) -> Any:
-        return PROMPTS[event.index] if 0 <= event.index < len(PROMPTS) else gr.skip()
+    def _use_idea(event: gr.EventData) -> tuple[Any, Any]:
+        """The words, into the form and kept as those that are typed are."""
+        words = PROMPTS[event.index] if 0 <= event.index < len(PROMPTS) else gr.skip()
+        return words, words
 
-    def _edit_this(self, job_id: str, event: gr.EventData) -> tuple[Any, Any]:
+    def _picture(self, job_id: str, event: gr.EventData) -> str:
+        """The file of the picture whose button was pressed."""
         path = picture_path(self.room.jobs, job_id, event.index)
-        return (path, gr.Tabs(selected="edit")) if path else (gr.skip(), gr.skip())
+        if path is None:
+            raise gr.Error(say("job.unknown"), print_exception=False)
+        return path

@@ -7,7 +7,6 @@ PATTERN ...`, which can be stopped at any time; an interrupted download goes on 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import subprocess
@@ -19,12 +18,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.texts import say
+from app.texts import Mistake
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
-
-log = logging.getLogger(__name__)
 
 PREFIX = "hf:"
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +49,7 @@ def repository(source: str) -> tuple[str, str | None]:
     """ "hf:org/name" or "hf:org/name/file.pt" as repository and file. ValueError for anything else."""
     found = _NAME.fullmatch(source)
     if not found or ".." in source:
-        raise ValueError(say("error.hub_name", source=source[:80]))
+        raise Mistake("error.hub_name", source=source[:80])
     return found[1], found[2]
 
 
@@ -95,14 +92,8 @@ def fetch_here(source: str) -> Path:
 
     from rpiae.loading import hub_errors
 
-    try:
-        with hub_errors(name):
-            folder = Path(snapshot_download(name, allow_patterns=wanted))
-    except ValueError:
-        raise
-    except Exception as fault:  # of a connection that broke off: each layer below has its own kinds
-        log.warning("%s could not be fetched", source, exc_info=fault)
-        raise ValueError(say("error.hub_away")) from fault
+    with hub_errors(name):
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
     return folder / file if file else folder
 
 
@@ -115,7 +106,7 @@ def plan_from(info: ModelInfo, source: str, host: str, wanted: list[str]) -> Pla
     }
     whole = any(name.endswith((".safetensors", ".pt")) or name in wanted for name in files)
     if not whole or any(one not in files for one in wanted if "*" not in one):
-        raise ValueError(say("error.hub_nothing", source=source))
+        raise Mistake("error.hub_nothing", source=source)
     return Plan(source, host, tuple(sorted(files.items(), key=lambda file: -file[1])))
 
 
@@ -131,14 +122,14 @@ class Hub:
         repository(source)
         for said in self._ask("plan", source, threading.Event(), PATIENCE, wanted):
             return Plan(said["source"], said["host"], tuple((name, size) for name, size in said["files"]))
-        raise ValueError(say("error.hub_away"))
+        raise Mistake("error.hub_away")
 
     def fetch(self, plan: Plan, report: Callable[[int, int], None], stop: threading.Event) -> None:
         """Fetches what is not here yet; `report(bytes so far, bytes in all)`. ValueError: it could not."""
         for said in self._ask("fetch", plan.source, stop, wanted=[file for file, _ in plan.files]):
             report(said["done"], plan.size)
         if stop.is_set():
-            raise ValueError(say("error.hub_stopped"))
+            raise Mistake("error.hub_stopped")
 
     def _ask(
         self,
@@ -150,7 +141,7 @@ class Hub:
     ) -> Iterator[dict[str, Any]]:
         """What the other process says, line by line."""
         if not self.allowed:
-            raise ValueError(say("error.hub_off"))
+            raise Mistake("error.hub_off")
         environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
         environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         command = [sys.executable, "-m", "app.hub", what, source, *(wanted or patterns(source))]
@@ -164,12 +155,12 @@ class Hub:
             for line in child.stdout:
                 said = json.loads(line)
                 if "error" in said:
-                    raise ValueError(said["error"])
+                    raise Mistake(said["error"], **said["values"])
                 finished = finished or bool(said.get("end"))
                 if "end" not in said:
                     yield said
             if not finished and not stop.is_set():
-                raise ValueError(say("error.hub_away"))
+                raise Mistake("error.hub_away")
         finally:
             ended.set()
             child.kill()
@@ -216,9 +207,14 @@ def _tell(words: dict[str, Any]) -> None:
     print(json.dumps(words), flush=True)
 
 
+def _fail(key: str, **values: object) -> None:
+    """What went wrong, for the other side to say: this process does not know who asks, nor in which language."""
+    _tell({"error": key, "values": values})
+
+
 def main(what: str, source: str, *wanted: str) -> None:
-    """Says one JSON object a line: a plan, progress, at last {"end": true}, or {"error": sentence}."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    """Says one JSON object a line: a plan, progress, at last {"end": true}, or {"error": key, "values": ...}."""
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     try:
         if what == "plan":
@@ -227,11 +223,13 @@ def main(what: str, source: str, *wanted: str) -> None:
             _fetch(source, list(wanted))
         _tell({"end": True})
     except (RepositoryNotFoundError, GatedRepoError):
-        _tell({"error": say("error.hub_missing", source=source)})
-    except ValueError as fault:
-        _tell({"error": str(fault)})
+        _fail("error.hub_missing", source=source)
+    except HFValidationError:
+        _fail("error.hub_name", source=source[:80])
+    except Mistake as fault:
+        _fail(fault.key, **fault.values)
     except Exception:  # each layer below has its own kinds of "no connection"
-        _tell({"error": say("error.hub_away")})
+        _fail("error.hub_away")
 
 
 if __name__ == "__main__":

@@ -334,9 +334,14 @@ class Jobs:
 
     def _tidy(self) -> None:
         try:
-            self.store.tend(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
+            removed = self.store.tend(keep={i for i, other in list(self._jobs.items()) if not other.record.finished})
         except OSError as fault:  # somebody tidies the folder at the same time; after the next job it is tried again
             log.warning("the outputs could not be swept: %s", fault)
+            return
+        with self._changed:  # else they would be on show still, with pictures that are gone
+            for job_id in removed:
+                if job_id in self._jobs and self._jobs[job_id].record.finished:
+                    del self._jobs[job_id]
 
     def _next(self) -> list[_Job] | _Errand | None:
         """The jobs to answer now, mostly one; or an errand; None: it is time to end."""

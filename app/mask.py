@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import math
+import os
 from collections.abc import Iterable
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from app.library import import_library
+from app.request import finite
 from app.texts import say
 
 EDITOR_SIDE = 768  # a browser needs 20 s to read what is painted on a 12-megapixel picture, and under 1 s for this
@@ -23,12 +24,12 @@ def shrunk(picture: Image.Image, side: int = EDITOR_SIDE) -> Image.Image:
     return small
 
 
-def from_layers(layers: Iterable[bytes | str], size: tuple[int, int]) -> Image.Image | None:
+def from_layers(layers: Iterable[str | BinaryIO], size: tuple[int, int]) -> Image.Image | None:
     """What was painted on any of the layers (files with alpha), at the picture's size; None when nothing was."""
     painted: np.ndarray | None = None
     for layer in layers:
         try:
-            with Image.open(io.BytesIO(layer) if isinstance(layer, bytes) else layer, formats=["PNG", "WEBP"]) as file:
+            with Image.open(layer, formats=["PNG", "WEBP"]) as file:
                 if max(file.size) > 2 * EDITOR_SIDE:
                     raise ValueError(say("error.mask_broken"))
                 alpha = np.asarray(file.convert("RGBA").getchannel("A")) > 0
@@ -45,12 +46,10 @@ def from_layers(layers: Iterable[bytes | str], size: tuple[int, int]) -> Image.I
 
 def from_rectangle(numbers: Iterable[float | None], size: tuple[int, int]) -> Image.Image:
     """left, top, width and height in percent of the picture. ValueError for a rectangle that is not on it."""
-    values = list(numbers)
-    for name, value in zip(("left", "top", "width", "height"), values, strict=True):
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(say("error.number", name=say(f"area.{name}"), value=repr(value)[:40]))
-        if not 0 <= value <= 100:
-            raise ValueError(say("error.range", name=say(f"area.{name}"), value=value, low=0, high=100))
+    values = [
+        finite(f"area.{name}", value, 0, 100)
+        for name, value in zip(("left", "top", "width", "height"), numbers, strict=True)
+    ]
     left, top, width, height = (value / 100 for value in values)
     edges = (left, top, min(left + width, 1), min(top + height, 1))
     box = [round(edge * size[i % 2]) for i, edge in enumerate(edges)]
@@ -65,6 +64,8 @@ def from_file(path: str | None, size: tuple[int, int]) -> Image.Image:
     """An uploaded mask, white (or paint on nothing) where the edit may change; scaled to the picture."""
     if not path:
         raise ValueError(say("error.no_mask"))
+    if not os.path.isfile(path):
+        raise ValueError(say("error.upload_gone"))
     import_library()
     from rpiae import images
 

@@ -7,11 +7,12 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from app.texts import say, translated
+from app.texts import Mistake, say, translated
 
 if TYPE_CHECKING:
     from rpiae.recipe import Recipe
@@ -72,7 +73,6 @@ class Progress:
 
     report: Callable[[int, int, Image.Image | None], None] = lambda done, total, preview: None
     stop: threading.Event = field(default_factory=threading.Event)
-    preview: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,25 @@ class Stopped(Exception):
 
 def sentence(fault: BaseException) -> str:
     """What went wrong in words for a person: never a trace, never a folder of this machine."""
+    return told(fault)()
+
+
+def told(fault: BaseException) -> Callable[[], str]:
+    """`sentence`, for later: it is said in the language of whoever reads it then. Nothing of the fault is kept, which
+    holds what each function on its way was working on."""
+    if isinstance(fault, Mistake):
+        said = partial(say, fault.key, **fault.values)
+        return lambda: _FOLDERS.sub("", said())
     if isinstance(fault, ValueError) and not isinstance(fault, UnicodeError):  # which nobody wrote for people
-        return translated(_FOLDERS.sub("", str(fault))) or say("error.unexpected")
+        words = _FOLDERS.sub("", str(fault))
+        return lambda: translated(words) or say("error.unexpected")
     if no_memory(fault):
-        return say("error.memory")
+        return partial(say, "error.memory")
     if isinstance(fault, OSError) and fault.errno in _FULL:
-        return say("error.disk", why=fault.strerror)
+        return partial(say, "error.disk", why=fault.strerror)
     if isinstance(fault, OSError) and fault.errno in _CLOSED:
-        return say("error.output_closed", why=fault.strerror)
-    return say("error.unexpected")
+        return partial(say, "error.output_closed", why=fault.strerror)
+    return partial(say, "error.unexpected")
 
 
 def no_memory(fault: BaseException) -> bool:

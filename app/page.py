@@ -40,9 +40,10 @@ SPARE_SHARE = 50  # of a small disk they must leave one part of so many
 _FETCHING = "async_ssrf_protected_download"  # Gradio's, with which it fetches what a file's address names
 _UNKNOWN = (LookupError, TypeError, ValueError, AttributeError, FnIndexInferError)  # of names that nothing has
 _NO_FILE = (errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EINVAL)  # a name that no file has
-# Addresses at which Gradio would read from another host, and hand on what that says.
-_OUTSIDE = re.compile(r"/gradio_api/(file=\s*[a-z][a-z0-9+.-]*:|proxy=)", re.IGNORECASE)
-
+# Routes of Gradio's that no page and no client of ours asks: one hands on what another host says, the other keeps in
+# memory what it is sent.
+_UNUSED = re.compile(r"/gradio_api/(proxy=|component_server)")
+_FILE = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL)  # both forms; what follows is a path, or another address
 
 COOKIE = "rpiae_language"  # set by the switch, see static/studio.js
 
@@ -115,8 +116,9 @@ class Page(gr.Blocks):
 
 
 class Door:
-    """What every HTTP request passes first: it is answered in its language, nothing is read from other hosts, uploads
-    leave room on the disks (also on that of `outputs`), and a fault is told in a sentence."""
+    """What every HTTP request passes first: it is answered in its language, nothing is read from other hosts, no file
+    is handed out but Gradio's own copies, uploads leave room on the disks (also on that of `outputs`), and a fault is
+    told in a sentence."""
 
     def __init__(self, app: ASGIApp, outputs: str | os.PathLike | None = None) -> None:
         self.app, self.outputs = app, outputs
@@ -129,8 +131,8 @@ class Door:
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _OUTSIDE.match(scope["path"]):
-            await JSONResponse({"error": say("error.address")}, 403)(scope, receive, send)
+        if closed := _closed(scope["path"]):
+            await JSONResponse({"error": say(closed)}, 403)(scope, receive, send)
             return
         if scope["path"].startswith(MCP_ROUTE):
             scope = named(scope)
@@ -177,12 +179,30 @@ class Door:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def _closed(path: str) -> str:
+    """Why nothing is answered at a path: the key of a sentence, "" where something is. Gradio would serve whatever it
+    may copy for the page: all of the output folder, with the records in it that say whose a job is."""
+    if _UNUSED.match(path):
+        return "error.no_endpoint"
+    file = _FILE.match(path)
+    return "error.not_uploaded" if file and not _is_copy(file[1]) else ""
+
+
+def _is_copy(path: str) -> bool:
+    """Whether a file is an upload, or a copy that Gradio has made of a result. A whole path: a relative one could be an
+    address as well, which Gradio would fetch."""
+    try:
+        return os.path.isabs(path) and utils.is_in_or_equal(path, utils.get_upload_folder())
+    except ValueError:  # of a name that no file can have
+        return False
+
+
 async def _from_here(url: str, cache_dir: str) -> str:
     """Where the upload lies that an address names, so that programs may hand on what they have uploaded."""
     path = urlsplit(url).path
     if FILE_ROUTE in path:
         path = unquote(path.split(FILE_ROUTE, 1)[1])
-        if utils.is_in_or_equal(path, utils.get_upload_folder()):
+        if _is_copy(path):
             return path
     raise gr.Error(say("error.address"), print_exception=False)
 

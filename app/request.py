@@ -14,10 +14,10 @@ from PIL import Image
 from app.texts import say
 
 SEED_MAX = 2**31 - 1  # larger whole numbers lose digits on their way through the browser
-STEPS_MAX = 200
+STEPS = (1, 200)
 CLASS_STEPS = (2, 250)  # times of the authors' grid: 2 are one step, 250 is what they take for their numbers
 LABEL_MAX = 10**6  # how many classes there are is the checkpoint's business
-GUIDANCE_MAX = 20.0
+GUIDANCE = (0.0, 20.0)
 PICTURES_MAX = 4
 PROMPT_MAX = 2000
 FITS = ("pad", "crop")
@@ -31,13 +31,16 @@ def new_seed() -> int:
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
     """`value` as an int within [low, high]; ValueError names the setting and the value otherwise."""
-    number = _finite(name, value, low, high)
+    number = finite(name, value, low, high)
     if number != int(number):
         raise ValueError(say("error.whole", name=say(name), value=value))
     return int(number)
 
 
-def _finite(name: str, value: Any, low: float, high: float) -> float:
+def finite(name: str, value: Any, low: float, high: float) -> float:
+    """`value` within [low, high]; ValueError names the setting, by the key of its words, and the value otherwise."""
+    if value is None:
+        raise ValueError(say("error.empty", name=say(name)))
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(say("error.number", name=say(name), value=repr(value)[:40]))
@@ -149,7 +152,7 @@ class EditRequest(_Request):
             raise ValueError(say("error.not_a_request"))
         object.__setattr__(self, "parent_picture", _whole("count", self.parent_picture, 0, PICTURES_MAX - 1))
         if self.image_guidance_scale is not None:
-            scale = _finite("image_guidance", self.image_guidance_scale, 0.0, GUIDANCE_MAX)
+            scale = finite("image_guidance", self.image_guidance_scale, *GUIDANCE)
             object.__setattr__(self, "image_guidance_scale", scale)
         object.__setattr__(self, "preserve_unchanged", bool(self.preserve_unchanged))
 
@@ -208,14 +211,14 @@ def _interval(value: Any) -> tuple[float, float]:
     """(from, to) within [0, 1], in order."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError(say("error.interval", value=repr(value)[:40]))
-    low, high = (_finite("guidance_interval", end, 0.0, 1.0) for end in value)
+    low, high = (finite("guidance_interval", end, 0.0, 1.0) for end in value)
     if low > high:
         raise ValueError(say("error.interval", value=f"{low} to {high}"))
     return low, high
 
 
 def _check_sampling(
-    request: GenerateRequest | EditRequest, missing: str | None, steps: tuple[int, int] = (1, STEPS_MAX)
+    request: GenerateRequest | EditRequest, missing: str | None, steps: tuple[int, int] = STEPS
 ) -> None:
     """The checks that generating and editing share; writes the cleaned values back."""
     clean: dict[str, Any] = {
@@ -227,7 +230,7 @@ def _check_sampling(
     if request.num_inference_steps is not None:
         clean["num_inference_steps"] = _whole("steps", request.num_inference_steps, *steps)
     if request.guidance_scale is not None:
-        clean["guidance_scale"] = _finite("guidance", request.guidance_scale, 0.0, GUIDANCE_MAX)
+        clean["guidance_scale"] = finite("guidance", request.guidance_scale, *GUIDANCE)
     for name, value in clean.items():
         object.__setattr__(request, name, value)
 

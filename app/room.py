@@ -54,18 +54,23 @@ class Room:
     status: gr.HTML = field(init=False)
 
     def __post_init__(self) -> None:
-        """What is kept: the job on show, the same id in the browser, and words that were not sent yet."""
+        """What is kept: the job on show, the same id in the browser, and words in the form that were not sent yet,
+        typed or filled in."""
         self.job = gr.State("")
         self.turn = gr.State([0])  # counts followers: each new one ends those before it
         self.queued = gr.State([])  # jobs put in line while another was on show; one list for all rooms
-        # what to call once a job has been followed to its end: a function, its inputs and its outputs
-        self.after: tuple[Callable[..., Any], list[Any], list[Any]] | None = None
+        # what to call once a job has been followed to its end: functions with their inputs and outputs
+        self.after: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
         self.last = browser_state(f"job.{self.name}")
         self.draft = browser_state(f"draft.{self.name}")
 
     def keep_draft(self, prompt: gr.Textbox) -> None:
         """Keeps what is being typed in the browser; asks the server nothing."""
         prompt.input(None, prompt, self.draft, js="(text) => text", **QUIET)
+
+    def drafted(self, words: str | None) -> dict[Any, Any]:
+        """Keeps words that were filled in as those that are typed are kept; none for None."""
+        return {} if words is None else {self.draft: words}
 
     def add_buttons(self) -> None:
         """Run and Stop in one row, found by the keyboard shortcuts through their classes."""
@@ -88,11 +93,14 @@ class Room:
         inputs: list[Any],
         seed: gr.Number | None = None,
         validator: Validator | None = None,
+        began: tuple[Callable[..., Any], Any] | None = None,
     ) -> None:
         """Connects Run and Stop. `make(*inputs)` builds the request; a ValueError of it becomes a notice.
 
-        With `seed`, the seed that the request really uses is written there before the work begins.
+        With `seed`, the seed that the request really uses is written there before the work begins. `began`: a function
+        and a component, which becomes `function(job id, request, *inputs)` when a job comes on show.
         """
+        changed = [self.job, self.last, self.draft, *([began[1]] if began else [])]
 
         def start(owner: str, shown: str, queued: list[str], *values: Any) -> tuple[Any, ...]:
             try:
@@ -101,11 +109,12 @@ class Room:
             except ValueError as fault:
                 raise gr.Error(sentence(fault), print_exception=False) from fault
             before = self.jobs.snapshot(shown) if shown else None
-            busy = before is not None and not before.finished  # then this one waits in the list of jobs
-            kept = (gr.skip(), gr.skip()) if busy else (job_id, job_id)
-            if busy:
+            if before is not None and not before.finished:  # then this one waits in the list of jobs
                 queued.append(job_id)
-            return (*kept, request.seed) if seed else kept
+                told = [gr.skip()] * len(changed)
+            else:
+                told = [job_id, job_id, "", *([began[0](job_id, request, *values)] if began else [])]
+            return (*told, *([request.seed] if seed else []))
 
         def check(owner: str, shown: str, queued: list[str], *values: Any) -> list[dict[str, Any]]:
             return [gr.validate(True, "")] * 3 + validator(*values)
@@ -113,7 +122,7 @@ class Room:
         begun = self.run.click(
             start,
             [self.owner, self.job, self.queued, *inputs],
-            [self.job, self.last, *([seed] if seed else [])],
+            [*changed, *([seed] if seed else [])],
             validator=check if validator else None,
             **QUIET,
         )
@@ -156,8 +165,7 @@ class Room:
             self._then_after(followed)
 
     def _then_after(self, followed: Any) -> None:
-        if self.after:
-            function, inputs, outputs = self.after
+        for function, inputs, outputs in self.after:
             followed.then(function, inputs, outputs, **QUIET)
 
     async def follow(self, job_id: str, turn: list[int]) -> AsyncIterator[tuple[Any, ...]]:
@@ -190,7 +198,7 @@ class Room:
         record = snapshot.record
         if not snapshot.finished:
             return views.working(snapshot)
-        return self.show(record) if record.pictures or record.rows else widgets.card(record.message)
+        return self.show(record) if record.pictures or record.rows else widgets.card(record.reason)
 
 
 def describe_upload(service: Service, picture: gr.Image, note: gr.HTML, editing: bool) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import threading
 import time
 import traceback
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from app.checkpoint import ABILITIES, CLASSES, EDITOR, Held, Place
 from app.comparison import Comparison
 from app.follower import Follower
 from app.library import import_library
-from app.outcome import Facts, Outcome, Picture, Progress, Stopped, no_memory, sentence
+from app.outcome import Facts, Outcome, Picture, Progress, Stopped, no_memory, told
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest, Request
 from app.texts import say
 
@@ -78,7 +79,7 @@ class Service:
         self.allow_paths = allow_paths
         self.dtype = dtype
         self.warm = warm
-        self.failure: str | None = None
+        self._why: Callable[[], str] | None = None  # says why it could not be loaded
         self.freed = False
         self.comparison = Comparison(self._tokenizer, lambda: self.side, lambda: self.device or "cpu", self._editor)
         self._held: Held | None = None
@@ -94,9 +95,15 @@ class Service:
         return held.facts if held else None
 
     @property
+    def failure(self) -> str | None:
+        """Why the checkpoint could not be loaded, in the language of whoever asks."""
+        why = self._why
+        return why and why()
+
+    @property
     def state(self) -> str:
         """ "waiting", "ready", "free" or "failed"."""
-        if self.failure:
+        if self._why:
             return "failed"
         return "ready" if self._held else "free" if self.freed else "waiting"
 
@@ -188,11 +195,11 @@ class Service:
             except Exception as fault:
                 if not isinstance(fault, ValueError):
                     log.exception("looking for %s failed", self.name)
-                self.failure = sentence(fault)
-                raise ValueError(self.failure) from fault
-            self.failure = self._read(place)
-            if self.failure:
-                raise ValueError(self.failure)
+                self._why = told(fault)
+            else:
+                self._why = self._read(place)
+            if self._why:
+                raise ValueError(self._why())
 
     def settle(self) -> None:
         """What is worth doing after an answer, when nobody waits: compiling the steps, where that was asked for."""
@@ -211,7 +218,7 @@ class Service:
     def free(self) -> None:
         """Gives the memory of the checkpoint back. It stays named: the next request loads it again."""
         with self._loading:
-            self.failure, self.freed = None, True
+            self._why, self.freed = None, True
             self._drop()
 
     def switch(self, checkpoint: str) -> None:
@@ -222,28 +229,28 @@ class Service:
         """
         with self._loading:
             place = checkpoints.find(checkpoint)  # most mistakes are found before anything is given up
-            before = (self.checkpoint, self.failure, self.freed)
+            before = (self.checkpoint, self._why, self.freed)
             was_loaded = self._held is not None
             self._drop()
-            self.checkpoint, self.failure, self.freed = checkpoint, None, False
-            words = self._read(place)
-            if words is None:
+            self.checkpoint, self._why, self.freed = checkpoint, None, False
+            why = self._read(place)
+            if why is None:
                 return
             self._drop()  # what was read of the new one
-            self.checkpoint, self.failure, self.freed = before
+            self.checkpoint, self._why, self.freed = before
             if was_loaded:
                 with contextlib.suppress(ValueError):  # `failure` says it then
                     self.load()
-            raise ValueError(words)
+            raise ValueError(why())
 
-    def _read(self, place: Place) -> str | None:
-        """Loads what is there; None, or the sentence that says why it could not be."""
+    def _read(self, place: Place) -> Callable[[], str] | None:
+        """Loads what is there; None, or what says why it could not be."""
         try:
             self._held = checkpoints.read(place, self.device, self.dtype, self.warm, self._wanted_together)
         except Exception as fault:
             if not isinstance(fault, ValueError):
                 log.exception("loading %s failed", place.name)
-            return sentence(fault)
+            return told(fault)
         return None
 
     def _drop(self) -> None:
@@ -276,6 +283,8 @@ class Service:
         """An uploaded file as the models take it: upright, on white, RGB. ValueError says why it cannot be."""
         if not path:
             raise ValueError(say("error.no_picture"))
+        if not os.path.isfile(path):  # a page was left open longer than Gradio keeps uploads
+            raise ValueError(say("error.upload_gone"))
         import_library()
         from rpiae import images
 

@@ -6,6 +6,7 @@ settings.kind, settings.values, settings.notes      # "edit", {"prompt": ..., "s
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ LINK = {
     "count": "count",
     "keep": "preserve_unchanged",
     "class": "class_label",
+    "interval": "guidance_interval",  # of a class: two numbers with a comma between them
 }
 
 
@@ -108,27 +110,46 @@ def to_query(record: Record, index: int = 0) -> str:
     made = {**record.request, **{k: v for k, v in (picture.get("recipe") or {}).items() if v is not None}}
     made |= {"seed": picture["seed"], "count": 1}
     parts = {"tab": kind}
+    usual = {"count": 1, "preserve_unchanged": True, "guidance_interval": WHOLE_INTERVAL}
     for name, field in LINK.items():
         value = made.get(field)
-        usual = value is None or value == "" or (field, value) in (("count", 1), ("preserve_unchanged", True))
-        if field in FIELDS[kind] and not usual:
-            parts[name] = str(int(value) if isinstance(value, bool) else value)
+        value = tuple(value) if isinstance(value, list) else value  # as JSON has it
+        if field in FIELDS[kind] and value not in (None, "", usual.get(field)):
+            parts[name] = _written(value)
     return "?" + urlencode(parts)
 
 
-def source_record(jobs: Jobs, owner: str, source_sha256: str | None) -> Record | None:
-    """The owner's job that began with just this picture, if it is still in their history."""
+def _written(value: Any) -> str:
+    """A value in a link; `_read` is the way back."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(int(value) if isinstance(value, bool) else value)
+
+
+def source_record(
+    jobs: Jobs, owner: str, source_sha256: str | None, mask_sha256: str | None = None
+) -> Record | None:
+    """The owner's job that began with just this picture, if it is still in their history; of several the newest that
+    might change just this area, if there is one."""
     if not source_sha256:
         return None
     try:
         history = jobs.history(owner)
     except ValueError:  # the output folder cannot be read: History says so
         return None
-    for record in history:
-        recipes = (picture.get("recipe") or {} for picture in record.pictures)
-        if record.source and any(recipe.get("source_sha256") == source_sha256 for recipe in recipes):
-            return record
-    return None
+    found = [record for record in history if record.source and _sum(record, "source") == source_sha256]
+    return next((record for record in found if has_mask(record, mask_sha256)), found[0] if found else None)
+
+
+def has_mask(record: Record, sha256: str | None) -> bool:
+    """Whether a job might change just this area; None: all of the picture."""
+    return _sum(record, "mask") == sha256
+
+
+def _sum(record: Record, part: str) -> str | None:
+    """The SHA-256 of a picture that a job was given, which the recipes of its results have."""
+    recipes = (picture.get("recipe") or {} for picture in record.pictures)
+    return next((recipe.get(f"{part}_sha256") for recipe in recipes), None)
 
 
 def _checked(kind: str, given: Mapping[str, Any]) -> Settings:
@@ -155,14 +176,16 @@ def _read(field: str, text: str) -> Any:
         return text
     if field == "preserve_unchanged":
         return text != "0"
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    if field == "guidance_interval":
+        return tuple(_number(part) for part in text.split(",", 2))
+    return _number(text)
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _differences(recipe: Recipe, service: Service) -> list[str]:

@@ -71,6 +71,12 @@ class Record:
         return self.state in FINISHED
 
     @property
+    def reason(self) -> str:
+        """Why there is nothing to show. One that a server has left unfinished was told by nobody: it is said to whoever
+        asks, in their language."""
+        return say("job.interrupted") if self.state == "interrupted" else self.message
+
+    @property
     def ended(self) -> float:
         """When it ended, in seconds since 1970; of use once it has."""
         return (self.started or self.created) + self.seconds
@@ -169,11 +175,7 @@ class Store:
         record = replace(
             record, **{key: tuple(getattr(record, key)) for key in ("pictures", "rows", "notes")}
         )
-        return (
-            record
-            if record.finished
-            else replace(record, state="interrupted", message=say("job.interrupted"))
-        )
+        return record if record.finished else replace(record, state="interrupted")
 
     def records(self, owner: str) -> list[Record]:
         """All jobs of one owner, newest first. Files are looked at again when jobs have come, gone or been written,
@@ -219,14 +221,14 @@ class Store:
         """Bytes in the folder."""
         return sum(_bytes(home) for home in self._homes())
 
-    def tend(self, keep: set[str] = frozenset()) -> int:
+    def tend(self, keep: set[str] = frozenset()) -> list[str]:
         """Sweeps when there may be cause to: at first, when this server's jobs have grown over the cap, every hour."""
         fresh = time.monotonic() - self._swept < ABANDONED
-        return 0 if fresh and sum(list(self._sizes.values())) <= self.limit else self.sweep(keep)
+        return [] if fresh and sum(list(self._sizes.values())) <= self.limit else self.sweep(keep)
 
-    def sweep(self, keep: set[str] = frozenset()) -> int:
-        """Removes the oldest jobs of a folder over its cap until it is well within; returns how many. `keep`:
-        unfinished ones.
+    def sweep(self, keep: set[str] = frozenset()) -> list[str]:
+        """Removes the oldest jobs of a folder over its cap until it is well within; returns which. `keep`: unfinished
+        ones.
 
         What a killed server left half-written goes as well, once it is too old to be another server's work.
         """
@@ -236,14 +238,15 @@ class Store:
                 _tidy(home)
         homes = [home for home in homes if home.is_dir()]
         sizes = {home: _bytes(home) for home in homes}
-        total, removed = sum(sizes.values()), 0
+        total, removed = sum(sizes.values()), []
         enough = SWEPT * self.limit if total > self.limit else total
         for home in homes[:-1]:  # the newest stays, however large
             if total <= enough:
                 break
             if home.name not in keep:
                 shutil.rmtree(home, ignore_errors=True)
-                total, removed = total - sizes.pop(home), removed + 1
+                total -= sizes.pop(home)
+                removed.append(home.name)
         self._sizes = {home.name: size for home, size in sizes.items()}
         self._swept = time.monotonic()
         return removed

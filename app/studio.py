@@ -78,19 +78,20 @@ def _laid_out(service: Service, jobs: Jobs, shipped: list[Example], shelf: Shelf
         worklist = Worklist(jobs, owner)
         for room in rooms.values():
             room.queued = worklist.queued
+            room.after.append((partial(_chip, service), [], [chip]))  # another page may have loaded another checkpoint
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab(say("tab.edit"), id="edit") as edit_tab:
                 edit = EditTab(rooms["edit"], service, shipped, chain)
             with gr.Tab(say("tab.generate"), id="generate") as generate_tab:
                 generate = GenerateTab(rooms["generate"], service)
-            with gr.Tab(say("tab.compare"), id="compare"):
+            with gr.Tab(say("tab.compare"), id="compare") as compare_tab:
                 compare = CompareTab(rooms["compare"], service, shelf)
             with gr.Tab(say("tab.history"), id="history") as history_tab:
                 history = HistoryTab(jobs, owner)
             with gr.Tab(say("tab.models"), id="models") as models_tab:
                 models = ModelsTab(shelf, remembered_here)
         edit.wire(demo)
-        generate.wire(demo, tabs, edit.picture)
+        generate.wire(demo, tabs, edit)
         compare.wire(demo)
         forms = Forms(tabs, edit, generate, compare, jobs)
         edit.use_elsewhere(forms)
@@ -113,6 +114,8 @@ def _laid_out(service: Service, jobs: Jobs, shipped: list[Example], shelf: Shelf
         generate_tab.select(generate.switched, [generate.shown, generate.room.job], generate.form, **QUIET)
         edit_tab.select(edit.switched, edit.shown, edit.form, **QUIET)
         models_tab.select(models.refreshed, models.remembered, [models.panel, models.field], **QUIET)
+        for tab in (edit_tab, generate_tab, compare_tab, history_tab, models_tab):
+            tab.select(partial(_chip, service), None, chip, **QUIET)
         Endpoints(jobs).add()
     return demo
 
@@ -138,8 +141,8 @@ def _chip(service: Service) -> str:
     """What is loaded, in one line."""
     if service.state == "free":
         return f'<p class="chip">{escape(say("model.free", name=service.name))}</p>'
-    if service.failure:
-        return f'<p class="chip wrong" role="alert">{escape(service.failure)}</p>'
+    if failure := service.failure:
+        return f'<p class="chip wrong" role="alert">{escape(failure)}</p>'
     if service.facts is None:
         return f'<p class="chip">{escape(say("model.loading", name=service.name))}</p>'
     facts = service.facts
@@ -223,7 +226,7 @@ def _settings(jobs: Jobs, examples: Path) -> dict[str, Any]:
         js=script(),
         favicon_path=ICON,
         max_file_size=UPLOAD_LIMIT,
-        allowed_paths=[str(jobs.store.folder), str(examples)],
+        allowed_paths=[str(jobs.store.folder), str(examples)],  # it may copy them; see Door
         app_kwargs={"routes": routes(jobs, examples), "middleware": [Middleware(Door, outputs=jobs.store.folder)]},
         footer_links=[],
         run_history=False,

@@ -52,6 +52,18 @@ def say(key: str, **values: object) -> str:
     return WORDS[language()][key].format(**values)
 
 
+class Mistake(ValueError):
+    """A fault whose sentence, `say(key, **values)`, is said when it is read: in the language of whoever reads it, who
+    may be another person, later, or beyond a process."""
+
+    def __init__(self, key: str, **values: object) -> None:
+        super().__init__(key, values)
+        self.key, self.values = key, values
+
+    def __str__(self) -> str:
+        return say(self.key, **self.values)
+
+
 def word_for(key: str) -> str:
     """The word `key`, "" when there is none."""
     return WORDS[language()].get(key, "")

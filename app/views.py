@@ -13,7 +13,7 @@ from app.jobs import Snapshot
 from app.settings import to_query
 from app.store import Record
 from app.texts import say, word_for
-from app.widgets import before_after, card
+from app.widgets import anew, before_after, card
 
 
 def address(record: Record, name: str) -> str:
@@ -130,13 +130,15 @@ def working(snapshot: Snapshot) -> str:
 def result(record: Record) -> str:
     """The finished place of an edit or of generated pictures."""
     if not record.pictures:
-        return card(record.message)
-    if record.source:
-        return "".join(_edited(record, index) for index in range(len(record.pictures)))
-    return _drawn(record)
+        return card(record.reason)
+    return anew(f"job-{record.id[:8]}", _edited(record) if record.source else _drawn(record))
 
 
-def _edited(record: Record, index: int) -> str:
+def _edited(record: Record) -> str:
+    return "".join(_edit(record, index) for index in range(len(record.pictures)))
+
+
+def _edit(record: Record, index: int) -> str:
     picture = record.pictures[index]
     stage = before_after(
         f"v{record.id[:8]}{index}",

@@ -15,8 +15,15 @@ from gradio import utils
 from gradio.component_meta import ComponentMeta
 
 from app.examples import Example
-from app.request import PICTURES_MAX
+from app.request import GUIDANCE, PICTURES_MAX, STEPS
 from app.texts import say
+
+# The sampler's settings by the key of their words: their field in a request, what that takes, and a slider's step.
+SLIDERS = {
+    "steps": ("num_inference_steps", STEPS, 1),
+    "guidance": ("guidance_scale", GUIDANCE, 0.1),
+    "image_guidance": ("image_guidance_scale", GUIDANCE, 0.1),
+}
 
 # The delegated click handler of a view: only buttons that carry `data-action` reach the server.
 VIEW_JS = """
@@ -95,9 +102,10 @@ def notice_box(elem_id: str) -> gr.HTML:
     return gr.HTML("", elem_id=elem_id, js_on_load=STATUS_JS, apply_default_css=False, visible=False)
 
 
-def list_box(elem_id: str, value: str = "") -> gr.HTML:
-    """A list whose buttons arrive as `click` events with `action`, `index` and `job`."""
-    return gr.HTML(value, elem_id=elem_id, js_on_load=VIEW_JS, apply_default_css=False)
+def list_box(elem_id: str, aloud: bool = False) -> gr.HTML:
+    """A list whose buttons arrive as `click` events with `action`, `index` and `job`; `aloud`: and that is read out."""
+    script = VIEW_JS + (STATUS_JS if aloud else "")
+    return gr.HTML("", elem_id=elem_id, js_on_load=script, apply_default_css=False)
 
 
 def empty(text: str) -> str:
@@ -115,6 +123,12 @@ def card(message: str) -> str:
     return (
         f'<div class="card" role="alert"><strong>{say("error.title")}</strong><p>{escape(message)}</p></div>'
     )
+
+
+def anew(name: str, view: str) -> str:
+    """A view that takes the place of the one before as a whole. Where elements are alike, Gradio only changes their
+    attributes, and what a person has set in the last view (a divider, a choice, a canvas) would be set in this one."""
+    return f'<{name} style="display:contents">{view}</{name}>'
 
 
 def before_after(
@@ -156,25 +170,15 @@ def count_slider(room: str) -> gr.Slider:
     )
 
 
-def filled(fields: dict[str, Any], values: dict[str, Any]) -> list[Any]:
-    """An update for each of a form's fields: its value, within what a slider can show, or nothing."""
-    updates = []
-    for name, box in fields.items():
-        value = values.get(name)
-        if value is not None and isinstance(box, gr.Slider):
-            value = min(max(value, box.minimum), box.maximum)
-        updates.append(gr.skip() if value is None else value)
-    return updates
+def filled(fields: dict[str, Any], values: dict[str, Any]) -> dict[Any, Any]:
+    """An update for each of a form's fields that there is a value for."""
+    return {box: values[name] for name, box in fields.items() if values.get(name) is not None}
 
 
-def slider(name: str, low: float, high: float, step: float, defaults: dict[str, float]) -> gr.Slider:
+def slider(name: str, defaults: dict[str, float]) -> gr.Slider:
     """A setting of the sampler with its help; `name` is the key of its words."""
-    setting = {
-        "steps": "num_inference_steps",
-        "guidance": "guidance_scale",
-        "image_guidance": "image_guidance_scale",
-    }
-    return gr.Slider(low, high, defaults[setting[name]], step=step, label=say(name), info=say(f"{name}.help"))
+    field, (low, high), step = SLIDERS[name]
+    return gr.Slider(low, high, defaults[field], step=step, label=say(name), info=say(f"{name}.help"))
 
 
 def interval(elem_id: str) -> tuple[gr.Slider, gr.Slider]:
@@ -213,7 +217,7 @@ def example_strip(examples: list[Example]) -> str:
     return f'{heading}<div class="examples">{"".join(cards)}</div>'
 
 
-def example_view(example: Example) -> str:
+def example_view(example: Example, number: int) -> str:
     """An example with its finished result."""
     if example.result is None:
         return empty(say("empty.edit"))
@@ -224,7 +228,7 @@ def example_view(example: Example) -> str:
         size=example.size,
         after_alt=say("view.after_alt", prompt=example.instruction),
     )
-    return f'<figure class="done">{stage}</figure>'
+    return anew(f"example-{number}", f'<figure class="done">{stage}</figure>')
 
 
 def ideas(prompts: Iterable[str]) -> str:

@@ -14,16 +14,20 @@
     if (next) next.checked = true;
   };
 
+  // An open list, or a picture over all the page, takes Escape for itself and does not say so: looked for in time.
+  const OPEN = '[role="combobox"][aria-expanded="true"], .block.fullscreen';
+  let open = false;
+  document.addEventListener("keydown", () => (open = document.querySelector(OPEN) !== null), true);
+
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      press("button.run");
-    } else if (event.key === "Escape") {
-      press("button.stop");
-    } else if (event.key === " " && event.target.matches?.(".divider")) {
-      event.preventDefault();
-      flip(event.target.closest(".view"));
-    }
+    if (event.isComposing || event.defaultPrevented) return; // a word in the making, or somebody else's key
+    const runs = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+    const flips = event.key === " " && event.target.matches?.(".divider");
+    if (runs || flips) event.preventDefault();
+    if (event.repeat) return; // a key that is held down counts once
+    if (runs) press("button.run");
+    else if (flips) flip(event.target.closest(".view"));
+    else if (event.key === "Escape" && !open) press("button.stop");
   });
 
   document.addEventListener("input", (event) => {

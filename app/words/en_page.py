@@ -14,7 +14,6 @@ PAGE = {
     # the loaded model
     "model.loading": "Loading {name}…",
     "model.ready": "{name} · {device} · {dtype}",
-    "model.local": "No request leaves this machine",
     "model.free": "{name} · memory given back",
     # the Models tab
     "tab.models": "Models",
@@ -209,6 +208,8 @@ PAGE = {
     "restore.kind": "This picture's recipe ({kind}) has no form that could be filled in.",
     "restore.other": "This picture was made in the Generate tab.",
     "restore.other.use": "Use its settings there",
+    "restore.here": "This picture was made here. What you have written stays.",
+    "restore.here.use": "Use its settings",
     "restore.checkpoint": "It was made with another checkpoint ({name}, SHA-256 {sha}…); loaded is {loaded} "
     "({here}…), so the result will differ.",
     "restore.checkpoint.name": "It was made with the checkpoint {name}; {loaded} is being loaded.",

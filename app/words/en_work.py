@@ -2,7 +2,6 @@
 
 WORK = {
     # the status line
-    "status.ready": "",
     "status.loading": "Loading the model. This happens once.",
     "status.queued": "{ahead} ahead of you.",
     "status.queued.eta": "{ahead} ahead of you, about {eta}. You can close this page; the work goes on.",
@@ -155,6 +154,7 @@ WORK = {
     "error.no_tokenizer": "Choose at least one tokenizer.",
     "error.tokenizers": "The tokenizers must be a list of names.",
     "error.unknown_tokenizer": "There is no tokenizer called {name}. There are: {names}.",
+    "error.empty": "{name} is empty. Put a number there.",
     "error.number": "{name} must be a number, not {value}.",
     "error.whole": "{name} must be a whole number, not {value}.",
     "error.range": "{name} is {value}; it must be between {low} and {high}.",
@@ -164,6 +164,7 @@ WORK = {
     "error.bad_upload": "That file is not a picture this app can read. Use PNG, JPEG or WebP.",
     "error.choice": "“{name}” must be true or false, not {value}.",
     "error.not_uploaded": "That file was not uploaded here. Upload it first, then name what the upload answered.",
+    "error.upload_gone": "That picture is no longer on this server, which keeps uploads for a day. Choose it again.",
     "error.address": "This server fetches nothing from other addresses. Upload the file instead.",
     "error.no_endpoint": "There is no such endpoint, or its arguments have other names. gradio_api/info lists them.",
     "error.queue_full": "The queue is full ({count} jobs). Try again in a minute.",

@@ -1,4 +1,5 @@
-"""What `rpiae` says of pictures that people bring, in Simplified Chinese: its sentences, and ours for them."""
+"""What `rpiae` says of pictures that people bring, and of fetching, in Simplified Chinese: its sentences, and ours for
+them."""
 
 import re
 
@@ -31,6 +32,7 @@ _FORMS = {
     r"The mask has (?P<mask>\d+x\d+) pixels, the picture (?P<size>\d+x\d+)\. .*": (
         "蒙版为 {mask} 像素，图片为 {size} 像素。请在图片上按原尺寸绘制蒙版。"
     ),
+    r"could not fetch (?P<name>'.*') from the hub: (?P<why>.*)": "无法从模型库获取 {name}（{why}）。",
     r"This is not a whole recipe \((?P<why>.*)\)\.": "这份配方不完整（{why}）。",
 }
 SENTENCES = tuple((re.compile(pattern, re.DOTALL), form) for pattern, form in _FORMS.items())

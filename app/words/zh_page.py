@@ -14,7 +14,6 @@ PAGE = {
     # the loaded model
     "model.loading": "正在加载 {name}…",
     "model.ready": "{name} · {device} · {dtype}",
-    "model.local": "不会向外部发送任何请求",
     "model.free": "{name} · 已释放内存",
     # the Models tab
     "tab.models": "模型",
@@ -204,6 +203,8 @@ PAGE = {
     "restore.kind": "这张图片的配方（{kind}）没有对应的表单可以填入。",
     "restore.other": "这张图片是在“生成”页中制作的。",
     "restore.other.use": "在“生成”页中使用它的设置",
+    "restore.here": "这张图片是在这里制作的。您已填写的内容保持不变。",
+    "restore.here.use": "使用它的设置",
     "restore.checkpoint": "它由另一个模型生成（{name}，SHA-256 {sha}…）；当前加载的是 {loaded}（{here}…），"
     "结果会有所不同。",
     "restore.checkpoint.name": "它由模型 {name} 生成；当前正在加载 {loaded}。",

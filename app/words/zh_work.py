@@ -2,7 +2,6 @@
 
 WORK = {
     # the status line
-    "status.ready": "",
     "status.loading": "正在加载模型，只需加载一次。",
     "status.queued": "前面还有 {ahead} 个任务。",
     "status.queued.eta": "前面还有 {ahead} 个任务，大约需要 {eta}。可以关闭此页面，任务会继续进行。",
@@ -144,6 +143,7 @@ WORK = {
     "error.no_tokenizer": "请至少选择一个分词器。",
     "error.tokenizers": "分词器必须是名称列表。",
     "error.unknown_tokenizer": "没有名为 {name} 的分词器。可用的有：{names}。",
+    "error.empty": "“{name}”是空的，请填写一个数字。",
     "error.number": "“{name}”必须是数字，而不是 {value}。",
     "error.whole": "“{name}”必须是整数，而不是 {value}。",
     "error.range": "“{name}”为 {value}，必须在 {low} 到 {high} 之间。",
@@ -153,6 +153,7 @@ WORK = {
     "error.bad_upload": "无法将此文件作为图片读取。请使用 PNG、JPEG 或 WebP。",
     "error.choice": "“{name}”必须是 true 或 false，而不是 {value}。",
     "error.not_uploaded": "该文件不是在这里上传的。请先上传，再使用上传返回的名称。",
+    "error.upload_gone": "该图片已不在服务器上：上传的文件只保留一天。请重新选择图片。",
     "error.address": "本服务器不会从其他地址获取文件。请直接上传文件。",
     "error.no_endpoint": "没有这个接口，或它的参数名称不同。可在 gradio_api/info 查看全部接口。",
     "error.queue_full": "队列已满（{count} 个任务）。请稍后再试。",

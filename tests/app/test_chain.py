@@ -5,7 +5,7 @@ import uuid
 import pytest
 from PIL import Image
 
-from app.chain import begins_with, chain, file_at, merged, parent_at
+from app.chain import SOURCE, begins_with, chain, file_at, merged, origin, place_at
 from app.jobs import Jobs
 from app.outcome import Outcome, Picture
 from app.request import EditRequest, GenerateRequest
@@ -39,7 +39,8 @@ def test_a_chain_goes_from_the_original_to_the_last_picture(jobs):
     shades = [Image.open(file_at(jobs, steps, at)).getpixel((0, 0))[0] for at in range(4)]
     assert shades == [0, 2, 3, 5]
     assert file_at(jobs, steps, 4) is None and file_at(jobs, (), 0) is None
-    assert [parent_at(steps, at) for at in range(4)] == [("", 0), (first, 1), (second, 0), (third, 1)]
+    assert [place_at(steps, at) for at in range(4)] == [(first, SOURCE), (first, 1), (second, 0), (third, 1)]
+    assert [origin(step.record) for step in steps] == [(first, SOURCE), (first, 1), (second, 0)]
     assert merged(steps) == "make it blue; add a tree; make it night"
 
 

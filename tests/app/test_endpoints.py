@@ -12,12 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 import torch
 from anyio.from_thread import start_blocking_portal
-from gradio import processing_utils
+from gradio import processing_utils, routes, utils
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image, ImageChops
@@ -305,11 +306,38 @@ def test_a_gradio_that_fetches_by_another_function_is_refused_at_start(monkeypat
     assert not hasattr(processing_utils, "async_ssrf_protected_download")
 
 
-def test_other_hosts_are_not_asked_for_files(address):
-    for path in ("file=http://example.com/a.png", "file=HTTPS://example.com/a.png", "proxy=https://example.com/"):
-        with pytest.raises(urllib.error.HTTPError) as told:
-            urllib.request.urlopen(f"{address}gradio_api/{path}")
-        assert told.value.code == 403
+@pytest.mark.parametrize("route", ["file=", "file/"])
+@pytest.mark.parametrize("url", ["http://example.com/a.png", "HTTPS://example.com/a.png"])
+def test_other_hosts_are_not_asked_for_files(address, monkeypatch, route, url):
+    asked = []
+    monkeypatch.setattr(routes, "secure_url_stream_response", lambda *named: asked.append(named))
+    inside = url + "/.." * 40 + utils.get_upload_folder()  # which as a path would lie among the uploads
+    for path in (url, inside):
+        sent = quote(path, safe=":").replace(".", "%2E")  # or the client would leave out all the ".."
+        assert httpx.get(f"{address}gradio_api/{route}{sent}").status_code == 403
+    assert httpx.get(f"{address}gradio_api/proxy={url}").status_code == 403
+    assert asked == []
+
+
+@pytest.mark.parametrize("route", ["file=", "file/"])
+def test_a_record_of_a_job_that_says_whose_it_is_is_not_served(address, jobs, client, file, route):
+    client.predict(prompt="a cat", seed=3, api_name="/text_to_image", **QUICK)
+    homes = [home for home in jobs.store.folder.iterdir() if (home / "job.json").exists()]
+    for path in (homes[0] / "job.json", next(homes[0].glob("*.png")), ROOT / "README.md", "a\0b", "/a\0b"):
+        answer = httpx.get(f"{address}gradio_api/{route}{quote(str(path))}")
+        assert answer.status_code == 403 and "not uploaded here" in answer.json()["error"]
+    upload = httpx.post(f"{address}gradio_api/upload", files={"files": ("scene.png", file.read_bytes())}).json()[0]
+    assert httpx.get(f"{address}gradio_api/{route}{quote(upload)}").content == file.read_bytes()
+
+
+def test_no_part_of_the_page_takes_what_is_sent_past_its_events(address):
+    page = httpx.get(f"{address}config").json()
+    [editor] = [part["id"] for part in page["components"] if part["props"].get("elem_id") == "edit-paint"]
+    asked = {"component_id": str(editor), "session_hash": "x", "fn_name": "accept_blobs"}
+    asked |= {"type": "layer", "index": "9", "id": "1"}
+    files = {"file": ("layer.png", b"no picture")}
+    answer = httpx.post(f"{address}gradio_api/component_server", data=asked, files=files)
+    assert answer.status_code == 403 and "no such endpoint" in answer.json()["error"]
 
 
 def test_a_program_that_cancels_stops_its_job(client, jobs):

@@ -193,7 +193,7 @@ def test_a_killed_server_leaves_its_history_whole_and_the_cut_off_job_ready_to_r
     jobs = Jobs(service, Store(folder)).start()
     found = {record.id: record for record in jobs.history("anna")}
     assert [found[job].state for job in ids] == ["done", "interrupted", "interrupted"]
-    assert all("restarted" in found[job].message for job in ids[1:])
+    assert all("restarted" in found[job].reason for job in ids[1:])
     done, cut, waiting = (found[job] for job in ids)
     assert read(folder / done.id / done.pictures[0]["file"]).prompt == "make it blue"
     for path in folder.rglob("*.png"):

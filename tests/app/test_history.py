@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from app import cards
 from app.chain import Step
+from app.comparison import DrawnRow
 from app.export import zip_stream
 from app.history import found
 from app.jobs import Jobs, Snapshot
@@ -67,6 +68,17 @@ def test_a_changed_record_is_read_again(jobs):
     assert jobs.history("anna")[0].state == "interrupted"
     jobs.store.finish(record, Outcome((Picture(PICTURE, 7, None),)))
     assert jobs.history("anna")[0].state == "done"
+
+
+def test_a_comparison_of_words_alone_can_be_opened(jobs):
+    request = CompareRequest(None, ("rpiae", "sd-vae"), prompt="a cat")
+    rows = (DrawnRow("rpiae", prompt="a cat", drawn=PICTURE), DrawnRow("sd-vae", error="no weights"))
+    drawn = jobs.store.finish(begun(jobs, request), Outcome(rows=rows))
+    page = cards.history([drawn], 1, 24)
+    assert 'data-action="open"' in page and f'/{drawn.rows[0]["drawn"]}"' in page
+    failed = jobs.store.finish(begun(jobs, request), Outcome(rows=rows[1:]))
+    page = cards.history([failed], 1, 24)
+    assert 'data-action="open"' in page and ">Show</button>" in page
 
 
 def test_only_its_owner_deletes_a_job_and_the_files_go_with_it(jobs):

@@ -15,6 +15,7 @@ from app.jobs import Jobs
 from app.service import Service
 from app.shelf import NotHere, Shelf, megabytes
 from app.store import Store
+from app.texts import speaking
 from rpiae.recipe import circumstances
 from tests.app.tiny_hub import COMMIT, TinyHub
 
@@ -64,6 +65,8 @@ def test_without_the_hub_it_is_one_sentence(monkeypatch):
         Hub(allowed=False).plan("hf:org/name")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(ValueError, match="did not answer"):
+        Hub().plan("hf:org/name")
+    with speaking("zh"), pytest.raises(ValueError, match="模型库没有响应"):  # found out by another process
         Hub().plan("hf:org/name")
 
 

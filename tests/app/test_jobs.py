@@ -214,6 +214,16 @@ def test_a_result_removed_by_the_cap_is_gone_and_unfinished_jobs_stay(jobs):
     assert jobs.store.file(second, jobs.snapshot(second).record.pictures[0]["file"])
 
 
+def test_a_job_that_was_swept_is_known_no_longer(service, tmp_path, monkeypatch):
+    jobs = Jobs(service, Store(tmp_path))  # the worker does not begin: what waits is stopped
+    gone, kept = (jobs.submit(GenerateRequest(words), "anna") for words in ("a cat", "a dog"))
+    for job_id in (gone, kept):
+        jobs.stop(job_id)
+    monkeypatch.setattr(jobs.store, "tend", lambda keep: [gone] if jobs.store.remove(gone) else [])
+    jobs._tidy()
+    assert jobs.snapshot(gone) is None and [shot.record.id for shot in jobs.mine("anna")] == [kept]
+
+
 def test_closing_ends_the_running_job_and_the_others_are_interrupted(service, tmp_path):
     jobs = Jobs(service, Store(tmp_path)).start()
     first = jobs.submit(GenerateRequest("a cat", num_inference_steps=LONG))

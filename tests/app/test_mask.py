@@ -10,6 +10,10 @@ from app import mask
 from app.request import EditRequest
 
 
+def painted_on(size: tuple[int, int], *layers: bytes) -> Image.Image | None:
+    return mask.from_layers(map(io.BytesIO, layers), size)
+
+
 def layer(size: tuple[int, int], box: tuple[int, int, int, int] | None) -> bytes:
     """A brush layer as the editor sends it: colour where painted, nothing elsewhere."""
     image = Image.new("RGBA", size, (0, 0, 0, 0))
@@ -26,7 +30,7 @@ def test_a_large_picture_is_painted_on_through_a_small_copy():
 
 
 def test_what_is_painted_is_scaled_to_the_picture():
-    painted = mask.from_layers([layer((768, 576), (0, 0, 384, 576))], (4000, 3000))
+    painted = painted_on((4000, 3000), layer((768, 576), (0, 0, 384, 576)))
     pixels = np.asarray(painted)
     assert painted.mode == "L" and painted.size == (4000, 3000)
     assert set(np.unique(pixels)) == {0, 255}
@@ -34,16 +38,16 @@ def test_what_is_painted_is_scaled_to_the_picture():
 
 
 def test_several_layers_are_one_mask_and_nothing_painted_is_none():
-    both = mask.from_layers([layer((20, 20), (0, 0, 5, 20)), layer((20, 20), (15, 0, 20, 20))], (20, 20))
+    both = painted_on((20, 20), layer((20, 20), (0, 0, 5, 20)), layer((20, 20), (15, 0, 20, 20)))
     assert np.asarray(both).mean() == 255 / 2
-    assert mask.from_layers([], (20, 20)) is None
-    assert mask.from_layers([layer((20, 20), None)], (20, 20)) is None
+    assert painted_on((20, 20)) is None
+    assert painted_on((20, 20), layer((20, 20), None)) is None
 
 
 @pytest.mark.parametrize("broken", [b"", b"no picture", layer((20, 20), None)[:40], layer((3000, 2000), None)])
 def test_a_broken_layer_is_a_sentence(broken):
     with pytest.raises(ValueError, match="did not arrive whole"):
-        mask.from_layers([broken], (20, 20))
+        painted_on((20, 20), broken)
 
 
 def test_a_rectangle_in_percent():
@@ -53,7 +57,7 @@ def test_a_rectangle_in_percent():
         ((0, 0, 0, 50), "no part of the picture"),
         ((100, 0, 50, 50), "no part of the picture"),
         ((-1, 0, 50, 50), "Left .* is -1"),
-        ((0, None, 50, 50), "Top .* must be a number"),
+        ((0, None, 50, 50), "Top .* is empty"),
         ((0, 0, float("nan"), 50), "Width .* must be a number"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -70,6 +74,8 @@ def test_a_mask_file_is_scaled_and_must_have_the_pictures_shape(tmp_path):
         mask.from_file(str(tmp_path / "mask.png"), (100, 100))
     with pytest.raises(ValueError, match="no mask file"):
         mask.from_file(None, (100, 100))
+    with pytest.raises(ValueError, match="no longer on this server"):
+        mask.from_file(str(tmp_path / "deleted.png"), (100, 100))
     Image.new("L", (50, 25), 0).save(tmp_path / "black.png")
     with pytest.raises(ValueError, match="Nothing is painted white"):
         mask.from_file(str(tmp_path / "black.png"), (200, 100))
@@ -77,7 +83,7 @@ def test_a_mask_file_is_scaled_and_must_have_the_pictures_shape(tmp_path):
 
 def test_a_painted_edit_leaves_every_pixel_outside_as_it_was(service, picture):
     source = picture.resize((333, 210))
-    painted = mask.from_layers([layer((256, 161), (0, 0, 128, 161))], source.size)
+    painted = painted_on(source.size, layer((256, 161), (0, 0, 128, 161)))
     request = EditRequest(source, "make it blue", seed=5, mask=painted, preserve_unchanged=False)
     [result] = service.run(request).pictures
     outside = np.asarray(painted) == 0

@@ -40,7 +40,7 @@ def test_every_picture_has_its_own_seed_and_they_wrap_round():
         ({"seed": -1}, "Seed is -1"),
         ({"seed": 2**31}, "Seed is 2147483648"),
         ({"seed": 1.5}, "whole number, not 1.5"),
-        ({"seed": None}, "Seed must be a number"),
+        ({"seed": None}, "Seed is empty"),
         ({"seed": True}, "Seed must be a number"),
         ({"num_inference_steps": 0}, "Steps is 0"),
         ({"num_inference_steps": 10**6}, "Steps is 1000000"),

@@ -17,6 +17,7 @@ from app import service as services
 from app.outcome import Progress, Stopped
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest
 from app.service import Service
+from app.texts import speaking
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,6 +192,8 @@ def test_an_upload_is_described_and_a_bad_one_refused(service, picture, tmp_path
             service.describe(tmp_path / broken)
     with pytest.raises(ValueError, match="no picture yet"):
         service.picture(None)
+    with pytest.raises(ValueError, match="no longer on this server.*Choose it again"):
+        service.picture(tmp_path / "deleted.png")  # as Gradio does with uploads a day later
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused_at_once(tmp_path):
@@ -249,10 +252,10 @@ def test_a_damaged_checkpoint_is_one_sentence_each_time(studio_checkpoint, tmp_p
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (httpx.ReadError("reset by peer at /srv/secret"), "The hub did not answer"),
-        (httpx.ProxyError("503"), "The hub did not answer"),
-        (RuntimeError("in the middle of a file"), "The hub did not answer"),
-        (OSError("no route"), "could not fetch"),
+        (httpx.ReadError("reset by peer at /srv/secret"), "reset by peer"),
+        (httpx.ProxyError("503"), "503"),
+        (RuntimeError("in the middle of a file"), "in the middle"),
+        (OSError("no route"), "no route"),
     ],
 )
 def test_a_download_that_breaks_off_is_a_sentence_and_can_be_tried_again(fault, said, monkeypatch):
@@ -262,9 +265,21 @@ def test_a_download_that_breaks_off_is_a_sentence_and_can_be_tried_again(fault, 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
     service = Service("hf:org/name")
     for _ in range(2):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=f"could not fetch 'org/name' from the hub: .*{said}"):
             service.load()
     assert service.state == "failed" and said in service.failure and "/srv" not in service.failure
+    with speaking("zh"):
+        assert "无法从模型库获取 'org/name'" in service.failure and said in service.failure
+
+
+def test_why_nothing_is_loaded_is_said_in_each_readers_language(tmp_path):
+    (tmp_path / "empty").mkdir()
+    service = Service(tmp_path / "empty")
+    with pytest.raises(ValueError, match="no checkpoint at “empty”"):
+        service.load()
+    with speaking("zh"):
+        assert "“empty”处没有模型权重" in service.failure
+    assert "no checkpoint at “empty”" in service.failure
 
 
 def test_whatever_keeps_a_checkpoint_from_being_found_is_a_sentence(monkeypatch, tmp_path):
@@ -284,6 +299,7 @@ def test_the_page_may_ask_while_the_worker_imports(studio_checkpoint, picture, t
     code = """
 import sys, threading
 from app.service import Service
+from app.texts import speaking
 service, faults = Service(sys.argv[1]), []
 def ask(work):
     try:

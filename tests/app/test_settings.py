@@ -109,6 +109,31 @@ def test_a_link_names_the_seed_of_its_own_picture_and_what_the_recipe_knows():
     }  # fmt: skip
 
 
+def test_a_link_to_a_class_has_its_guidance_interval():
+    asked = GenerateRequest("", seed=7, class_label=3, guidance_interval=(0.1, 0.9))
+    link = settings.to_query(record(asked, recipe={"guidance_interval": [0.1, 0.9], "guidance_scale": 1.5}))
+    found = settings.from_query(dict(parse_qsl(link[1:])), "generate")
+    assert (found.values["guidance_interval"], found.values["class_label"], found.notes) == ((0.1, 0.9), 3, ())
+    whole = settings.to_query(record(GenerateRequest("", seed=7, class_label=3, guidance_interval=(0, 1))))
+    assert "interval" not in whole
+    for wrong in ("0.9,0.1", "0.5", "a,b"):
+        found = settings.from_query({"tab": "generate", "class": "3", "interval": wrong}, "generate")
+        assert "guidance_interval" not in found.values and "uidance interval" in found.notes[0]
+
+
+def test_of_jobs_with_one_picture_the_one_with_the_same_mask_is_found():
+    def kept(job: str, mask: str | None) -> Record:
+        recipe = {"source_sha256": "s", "mask_sha256": mask}
+        return Record(id=job, request={}, source={"file": "source.png"}, pictures=({"recipe": recipe},))
+
+    history = [kept("newest", None), kept("left", "l"), kept("right", "r")]
+    jobs = SimpleNamespace(history=lambda owner: history)
+    found = {mask: settings.source_record(jobs, "anna", "s", mask).id for mask in (None, "l", "r", "gone")}
+    assert found == {None: "newest", "l": "left", "r": "right", "gone": "newest"}
+    assert not settings.has_mask(history[0], "gone") and settings.has_mask(history[0], None)
+    assert settings.source_record(jobs, "anna", "other", "l") is None
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [

@@ -15,6 +15,7 @@ from app import store as stores
 from app.outcome import Outcome, Picture, Row
 from app.request import CompareRequest, EditRequest
 from app.store import VIEW_SIDE, Record, Store
+from app.texts import speaking
 from rpiae.recipe import Recipe, read
 
 RECIPE = Recipe(kind="edit", prompt="make it blue", seed=7, width=40, height=30)
@@ -66,7 +67,9 @@ def test_a_finished_job_is_found_by_another_server(tmp_path):
 def test_a_job_that_was_running_is_interrupted_after_a_restart(tmp_path):
     record = begun(Store(tmp_path), noise())
     again = Store(tmp_path).load(record.id)
-    assert again.state == "interrupted" and "restarted" in again.message
+    assert again.state == "interrupted" and "restarted" in again.reason
+    with speaking("zh"):  # whoever has read it before
+        assert "重新启动" in again.reason
     assert again.request["prompt"] == "make it blue"
 
 
@@ -137,7 +140,7 @@ def test_the_oldest_jobs_go_when_the_folder_is_over_its_cap(tmp_path):
         os.utime(tmp_path / record.id, (1000 + age, 1000 + age))
     one = store.size() // 4
     store.limit = int(2.5 * one)
-    assert store.sweep(keep={records[0].id}) == 2
+    assert store.sweep(keep={records[0].id}) == [records[1].id, records[2].id]
     assert [store.load(record.id) is not None for record in records] == [True, False, False, True]
     assert store.size() <= store.limit
 
@@ -155,17 +158,17 @@ def test_the_folder_is_swept_at_first_and_when_it_has_grown_over_its_cap(tmp_pat
     store = Store(tmp_path)
     store.limit = int(3.5 * store.size())
     looks.clear()
-    assert store.tend() == 0 and len(looks) == 1
+    assert store.tend() == [] and len(looks) == 1
     for _ in range(2):
         finished(store, noise((100, 100)))
-        assert store.tend() == 0 and len(looks) == 1
+        assert store.tend() == [] and len(looks) == 1
     finished(store, noise((100, 100)))
-    assert store.tend() == 1 and len(looks) == 2 and store.size() <= store.limit
-    assert store.tend() == 0 and len(looks) == 3  # of which `size` was one
+    assert len(store.tend()) == 1 and len(looks) == 2 and store.size() <= store.limit
+    assert store.tend() == [] and len(looks) == 3  # of which `size` was one
     shutil.rmtree(tmp_path)  # by hand
     for _ in range(2):
         finished(store, noise((100, 100)))
-    assert store.tend() == 0
+    assert store.tend() == []
 
 
 def test_a_sweep_leaves_room_for_the_next_job(tmp_path):
@@ -174,8 +177,8 @@ def test_a_sweep_leaves_room_for_the_next_job(tmp_path):
     for _ in range(3):
         finished(store, noise((100, 100)))
     store.limit = int(3.02 * sum(path.stat().st_size for path in (tmp_path / one.id).iterdir()))
-    assert store.tend() == 2
-    assert store.sweep() == 0
+    assert len(store.tend()) == 2
+    assert store.sweep() == []
 
 
 def test_records_are_looked_for_again_only_when_something_has_changed(tmp_path, looks, monkeypatch):

@@ -38,6 +38,24 @@ def test_the_page_leaves_no_files_beside_the_code(jobs):
     assert list(Path(app.__file__).parent.glob("*.pyi")) == []
 
 
+def test_what_is_said_of_an_uploaded_recipe_is_announced_and_has_its_buttons(jobs):
+    page = create_app(jobs.service, jobs, Path("nowhere"))
+    [box] = [block for block in page.blocks.values() if block.elem_id == "edit-restored"]
+    assert "'role', 'status'" in box.js_on_load and "data-action" in box.js_on_load
+
+
+def test_the_chip_names_what_is_loaded_now_on_every_tab_and_after_every_job(jobs):
+    page = create_app(jobs.service, jobs, Path("nowhere"))
+    ids = {block.elem_id: number for number, block in page.blocks.items() if block.elem_id}
+    events = page.config["dependencies"]
+    shown = [event for event in events if event["outputs"] == [ids["model"]]]
+    tabs = {number for number, block in page.blocks.items() if isinstance(block, gr.Tab)}
+    assert {place for event in shown for place, kind in event["targets"] if kind == "select"} == tabs
+    first = {event["id"]: event["outputs"][:1] for event in events}
+    followed = {number for event in shown for number in first.get(event["trigger_after"], [])}
+    assert followed >= {ids[f"{room}-view"] for room in ("edit", "generate", "compare")}
+
+
 def test_results_are_served_under_their_jobs_and_nothing_else(jobs, tmp_path):
     from starlette.applications import Starlette
 

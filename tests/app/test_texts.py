@@ -19,7 +19,7 @@ CHINESE = re.compile(r"[\u3400-\u9fff]")
 # Names, units, signs, and what is typed as it stands: the model reads English.
 THE_SAME = re.compile(
     r"app\.title|jobs\.about|model\.ready|picture\.size|fact\.sha256|(instruction|prompt)\.placeholder"
-    r"|tokenizer\..*|blind\.(a|b|pair)|download\.(csv|json)|table\.(ssim|lpips|psnr)|status\.ready|language\..*|full_stop|comma|date"
+    r"|tokenizer\..*|blind\.(a|b|pair)|download\.(csv|json)|table\.(ssim|lpips|psnr)|language\..*|full_stop|comma|date"
 )
 
 

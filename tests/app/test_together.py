@@ -154,7 +154,7 @@ def test_only_drawing_is_done_together_and_on_a_cpu_only_when_asked_for(several,
 
 
 def test_a_stopped_share_ends_as_it_was_and_the_last_one_ends_the_batch(several):
-    pipe, lines = several._held.pipeline, [Progress(preview=False), Progress(preview=False)]
+    pipe, lines = several._held.pipeline, [Progress(), Progress()]
     pipe._interrupt = False
     follower = Follower(10, [(lines[0], 1), (lines[1], 2)])
     lines[0].stop.set()

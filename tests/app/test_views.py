@@ -61,11 +61,13 @@ def test_numbers_that_change_with_every_step_are_not_read_aloud():
     assert 'aria-hidden="true" data-percent="15"' in line and '<progress max="20" value="3"' in line
 
 
-@pytest.mark.parametrize("state", ["failed", "interrupted", "stopped"])
-def test_a_job_without_pictures_says_why_in_their_place(state):
+@pytest.mark.parametrize(
+    ("state", "why"), [("failed", "Because of"), ("stopped", "Because of"), ("interrupted", "server was restarted")]
+)
+def test_a_job_without_pictures_says_why_in_their_place(state, why):
     record = replace(RECORD, state=state, message=f"Because of {EVIL}.")
     assert status(Snapshot(record)) == ""
-    assert 'role="alert"' in result(record) and "Because of" in result(record)
+    assert 'role="alert"' in result(record) and why in result(record)
 
 
 def test_words_of_people_stay_words():
@@ -103,6 +105,16 @@ def test_pictures_are_named_by_address_never_by_folder():
     page = result(replace(RECORD, state="done", pictures=(PICTURE,)))
     for name in ("source.png", "a.png", "m.png", "t.png"):
         assert f"results/{ID}/{name}" in page
+
+
+def test_what_was_set_in_one_jobs_view_is_not_set_in_the_next():
+    """Gradio changes elements of the same tag in place, so each job's view is an element of a name of its own."""
+    jobs = ("8d1f0e4c", "1a2b3c4d")
+    done = [replace(RECORD, id=ID.replace("8d1f0e4c", job), state="done", pictures=(PICTURE,)) for job in jobs]
+    compared = [replace(record, pictures=(), rows=(ROW,)) for record in done]
+    for records, show in ((done, result), (compared, comparison)):
+        outer = [show(record).split(">")[0] for record in records]
+        assert outer == [f'<job-{job} style="display:contents"' for job in jobs]
 
 
 def test_numbers_in_few_words():

@@ -102,6 +102,17 @@ def test_a_new_picture_is_no_step_of_the_old_chain(page, studio, upload, picture
     assert records(studio)[-1]["request"]["parent"] == ""
 
 
+def test_what_was_set_in_one_result_is_not_set_in_the_next(page, upload, picture):
+    begin(page, upload, picture)
+    page.get_by_role("button", name="Go on from this").click()
+    in_form(page, 1)
+    run(page, "add a tree", 2)
+    page.locator("#edit-view label", has_text="After").click()
+    page.get_by_role("button", name="Show Edit 1").click()
+    page.locator('#edit-view img.after[alt="Result: make the car blue"]').wait_for()
+    assert page.locator("#edit-view .modes input:checked").input_value() == "split"
+
+
 def test_an_edit_makes_several_pictures_each_with_its_seed(page, studio, upload, picture):
     upload(page, "edit", picture)
     page.locator("#edit-prompt textarea").fill("make the car blue")

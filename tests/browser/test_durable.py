@@ -26,6 +26,23 @@ def test_stop_ends_the_work_and_keeps_what_there_was(page, begin_long):
     assert page.locator("#generate-run").is_enabled() and page.locator("#generate-stop").is_disabled()
 
 
+def test_a_held_key_runs_once_and_a_word_in_the_making_stops_nothing(page, begin_long):
+    begin_long(page)
+    page.locator("#generate-prompt textarea").focus()
+    composing = "new KeyboardEvent('keydown', {key: 'Escape', isComposing: true, bubbles: true})"
+    page.evaluate(f"document.activeElement.dispatchEvent({composing})")
+    page.keyboard.down("Control")
+    page.keyboard.down("Enter")
+    page.locator("#jobs li", has_text="Place 1 in line").wait_for()  # so the first has not been stopped
+    page.keyboard.down("Enter")  # a repeat, as of a key that is held
+    page.keyboard.up("Enter")
+    page.keyboard.up("Control")
+    page.get_by_role("button", name="Remove: a cat on the moon").click()
+    page.locator("#jobs li").wait_for(state="detached")  # there is no other
+    page.keyboard.press("Escape")
+    page.locator("#generate-status", has_text="Stopped at step").wait_for()
+
+
 def test_a_reload_finds_the_running_job_and_the_form_again(page, open_studio, begin_long):
     begin_long(page)
     before = step_shown(page)
