@@ -40,9 +40,9 @@ SPARE_SHARE = 50  # of a small disk they must leave one part of so many
 _FETCHING = "async_ssrf_protected_download"  # Gradio's, with which it fetches what a file's address names
 _UNKNOWN = (LookupError, TypeError, ValueError, AttributeError, FnIndexInferError)  # of names that nothing has
 _NO_FILE = (errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EINVAL)  # a name that no file has
-# Routes of Gradio's that no page and no client of ours asks: one hands on what another host says, the other keeps in
-# memory what it is sent.
-_UNUSED = re.compile(r"/gradio_api/(proxy=|component_server)")
+# Routes of Gradio's that no page and no client of ours asks: one hands on what another host says, two keep what they
+# are sent, however much that is.
+_UNUSED = re.compile(r"/gradio_api/(proxy=|component_server|process_recording)")
 _FILE = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL)  # both forms; what follows is a path, or another address
 
 COOKIE = "rpiae_language"  # set by the switch, see static/studio.js

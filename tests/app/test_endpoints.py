@@ -336,8 +336,9 @@ def test_no_part_of_the_page_takes_what_is_sent_past_its_events(address):
     asked = {"component_id": str(editor), "session_hash": "x", "fn_name": "accept_blobs"}
     asked |= {"type": "layer", "index": "9", "id": "1"}
     files = {"file": ("layer.png", b"no picture")}
-    answer = httpx.post(f"{address}gradio_api/component_server", data=asked, files=files)
-    assert answer.status_code == 403 and "no such endpoint" in answer.json()["error"]
+    for route in ("component_server", "process_recording"):
+        answer = httpx.post(f"{address}gradio_api/{route}", data=asked, files=files)
+        assert answer.status_code == 403 and "no such endpoint" in answer.json()["error"]
 
 
 def test_a_program_that_cancels_stops_its_job(client, jobs):
