@@ -407,7 +407,8 @@ def test_pictures_of_another_export_are_refused(smoke_checkpoint, geneval_prompt
     assert main([*own, "--seed", "1"]) == 2
     assert "out holds pictures of another export (not the same: seed): remove" in capsys.readouterr().err
     shutil.copytree(smoke_checkpoint, other)
-    (other / "training.json").write_text('{"longer": []}')
+    index = other / "model_index.json"
+    index.write_text(index.read_text() + "\n")
     text = geneval_prompts.read_text()
     geneval_prompts.write_text(text.replace("red", "blue"))
     assert main([*arguments, "--guidance", "3", "--checkpoint", str(other)]) == 2
