@@ -73,7 +73,7 @@ class CompareTab:
         form = [room.job, self.picture, self.fit, self.prompt, self.seed]
         restored = demo.load(self._restore, [room.last, room.draft], form, **QUIET)
         offered = restored.then(self._offer, room.last, chips, **QUIET)
-        room.follow_after(offered.then)
+        room.open_after(offered)
 
     def _request(
         self, path: str | None, names: list[str], fit: str | None, prompt: str | None, seed: int | None

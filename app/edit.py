@@ -108,11 +108,15 @@ class EditTab:
         service = self.service
         if shown == service.key:
             return shown, *[gr.skip()] * 5
-        able, defaults = service.can("edit"), service.defaults
+        able, defaults = self._able(), service.defaults
         notice = "" if able else widgets.note(say("cannot.edit", can=say(f"can.{service.kind}")))
         names = ("num_inference_steps", "guidance_scale", "image_guidance_scale")
         values = [defaults[name] if shown and able else gr.skip() for name in names]
-        return service.key, gr.HTML(notice, visible=not able), gr.Button(interactive=able), *values
+        run = gr.Button(interactive=able) if shown else gr.skip()  # else its form may not be filled yet
+        return service.key, gr.HTML(notice, visible=not able), run, *values
+
+    def _able(self) -> bool:
+        return self.service.can("edit")
 
     def wire(self, demo: gr.Blocks) -> None:
         """Connects every control of the tab."""
@@ -146,7 +150,7 @@ class EditTab:
             [room.job, self.restored, self.fresh, *self.filling],
             **QUIET,
         )
-        room.follow_after(restored.then)
+        room.open_after(restored, self._able)
 
     def use_elsewhere(self, forms: Forms) -> None:
         """Connects what is offered for the recipe in an uploaded picture: its settings, here or in the tab that they

@@ -97,13 +97,14 @@ class GenerateTab:
         room.keep_draft(self.prompt)
         filled = [room.job, self.seed, self.fresh, self.drop.note, *self.form]
         restored = demo.load(self._restore, [room.last, room.draft], filled, **QUIET)
-        room.follow_after(restored.then)
+        room.open_after(restored, self._able)
 
     # the form and the loaded checkpoint
 
     def switched(self, shown: str, job: str) -> dict[Any, Any]:
-        """The form after another checkpoint was loaded, with its settings; nothing when it is the one shown."""
-        if shown == self.service.key:
+        """The form after another checkpoint was loaded, with its settings; nothing when it is the one shown, or the
+        page was just opened: `_restore` fills that."""
+        if shown in ("", self.service.key):
             return {self.shown: shown}
         found = {part: gr.update(**change) for part, change in self._fitted().items()}
         return found | self._idle(job) | {self.shown: self.service.key}
@@ -113,11 +114,14 @@ class GenerateTab:
         words = "empty.generate.class" if self.service.can("class") else "empty.generate"
         return {} if job else {self.room.view: widgets.empty(say(words))}
 
+    def _able(self) -> bool:
+        return self.service.can("class") or self.service.can("text")
+
     def _fitted(self) -> dict[Any, dict[str, Any]]:
         """How each control must look for the loaded checkpoint."""
         service = self.service
         by_class, defaults = service.can("class"), service.defaults
-        able = by_class or service.can("text")
+        able = self._able()
         notice = "" if able else widgets.note(say("cannot.generate", can=say(f"can.{service.kind}")))
         words = "class." if by_class else ""
         low, high = CLASS_STEPS if by_class else STEPS

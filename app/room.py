@@ -76,8 +76,12 @@ class Room:
         """Run and Stop in one row, found by the keyboard shortcuts through their classes."""
         with gr.Row(elem_classes="run-row", equal_height=True):
             name = self.name
-            self.run = gr.Button(
-                say(f"run.{name}"), variant="primary", elem_id=f"{name}-run", elem_classes="run"
+            self.run = gr.Button(  # works from `open_after` on
+                say(f"run.{name}"),
+                variant="primary",
+                elem_id=f"{name}-run",
+                elem_classes="run opening",
+                interactive=False,
             )
             self.stop = gr.Button(say("stop"), elem_id=f"{name}-stop", elem_classes="stop", interactive=False)
         gr.HTML(f'<p class="keys">{say("keys")}</p>', apply_default_css=False)
@@ -131,6 +135,15 @@ class Room:
         self.stop.click(
             self.jobs.stop, self.job, None, queue=False, **QUIET
         )
+
+    def open_after(self, restored: Any, able: Callable[[], bool] = lambda: True) -> None:
+        """Lets Run work, for a checkpoint that is `able`, and follows the job on show, once the event `restored` has
+        filled the form of a page just opened: it would put an earlier job over one begun before. Also when it fails."""
+
+        def ready() -> gr.Button:
+            return gr.Button(interactive=able(), elem_classes="run")
+
+        self.follow_after(restored.then(ready, None, self.run, **QUIET).then)
 
     def follow_after(self, event: Callable[..., Any]) -> None:
         """Follows the job on show once `event` has happened."""

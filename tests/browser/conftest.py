@@ -41,13 +41,15 @@ def chromium():
 
 
 def at_rest(enter):
-    """`enter` of a locator, once its page is idle: Gradio gives a part that was just put on show its values a frame
-    later, over what a test was quick enough to enter."""
+    """`enter` of a locator, once its form is filled and its page is idle: a page just opened fills its forms, and
+    Gradio gives a part that was just put on show its values a frame later, over what a test was quick to enter."""
+    filled = "[...document.querySelectorAll('button.run.opening')].every((run) => run.offsetParent === null)"
     idle = "new Promise((done) => requestIdleCallback(() => requestIdleCallback(done), {timeout: 10000}))"
 
     @functools.wraps(enter)
     def entering(locator, *given, **options):
         locator.wait_for()
+        locator.page.wait_for_function(filled)
         locator.page.evaluate(idle)
         return enter(locator, *given, **options)
 

@@ -77,6 +77,24 @@ def test_words_that_were_never_sent_survive_a_reload(page, open_studio):
     page.wait_for_function("document.querySelector('#edit-prompt textarea').value === 'make the car'")
 
 
+def test_run_waits_until_the_form_of_a_page_just_opened_is_filled(context, studio):
+    page, held, slow = context.new_page(), [], [True]
+    page.route("**/queue/join*", lambda route: held.append(route) if slow else route.continue_())
+    page.goto(studio.url)
+    page.get_by_role("tab", name="Generate").click()
+    page.locator("#generate-run").wait_for()
+    page.wait_for_timeout(300)
+    assert held and page.locator("#generate-run").is_disabled()
+    slow.clear()
+    for route in held:
+        route.continue_()
+    page.locator("#generate-run:enabled").wait_for()
+    page.get_by_role("tab", name="Edit").click()
+    page.locator("#edit-run:enabled").wait_for()
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-run:enabled").wait_for()
+
+
 def test_a_restart_finds_results_and_says_what_was_cut_off(
     studio, page, open_studio, forgive, upload, picture, begin_long
 ):
