@@ -57,6 +57,8 @@ def row_cost(study: StudySettings, name: str) -> Cost:
                 one += perceptual * LOOKED_THROUGH * stage.perceptual_share * bool(stage.perceptual)
             one += encode * BEFORE * bool(stage.pivot)
             total += one * stage.samples
+        if study.generator is None:
+            return Cost(count_parameters(vae), 0, total)
         transformer = RPiAETransformer2DModel(**transformer_config(study, vae.latent_shape))
         settings = transformer.config
         slots = (SAMPLES, settings.text_slots)

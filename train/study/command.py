@@ -21,7 +21,7 @@ import torch
 from ..evaluate.command import README, write_between_markers
 from ..runtime import process_count
 from . import budget, bundle, report
-from .config import StudySettings, load_study
+from .config import STAGES, StudySettings, load_study
 from .judged import ceiling
 from .rows import chosen
 from .run import RowRun
@@ -84,8 +84,10 @@ def run(study: StudySettings, names: list[str]) -> str:
         for one in finished:
             RowRun(study, name, one["seed"]).finished()  # a mix is told before the next row is trained
     with inhabited(study.world):
-        share = ceiling(study.world, study.measure.ceiling)
-        logger.info("the judge accepts %.0f %% of true pictures at %d px", 100 * share, study.world.side)
+        share = None
+        if study.generator:
+            share = ceiling(study.world, study.measure.ceiling)
+            logger.info("the judge accepts %.0f %% of true pictures at %d px", 100 * share, study.world.side)
         for seed in study.seeds:
             for name in names:
                 RowRun(study, name, seed).run(share)
@@ -97,9 +99,10 @@ def _check(study: StudySettings) -> None:
     """What all rows must have in common, and the study cannot do."""
     if process_count() > 1:
         raise ValueError("the study runs in one process: start it without accelerate launch, or rows apart by --rows")
-    for name in ("representation", "tokenizer", "generator"):
-        if (parts := getattr(study, name).accumulate) != 1:
+    stages = {name: stage for name in STAGES if (stage := getattr(study, name))}
+    for name, stage in stages.items():
+        if (parts := stage.accumulate) != 1:
             raise ValueError(f"{name}.accumulate is {parts}; the study computes every batch whole: leave it at 1")
     for name in ("data", "common_nouns", "common_share", "common_words", "scene_sampling", "edit_weights"):
-        if value := getattr(study.generator, name):
+        if value := getattr(study.generator, name, None):
             raise ValueError(f"generator.{name} is {value!r}; which scenes there are is said by world: leave it out")

@@ -81,13 +81,14 @@ class StudySettings(Settings):
     representation: RepresentationStage
     # `samples` are a row's in all its phases together; what trains and what else counts is the row's (see `rows`).
     tokenizer: AutoencoderStage
-    generator: DiffusionStage
+    # None compares the tokenizers alone.
+    generator: DiffusionStage | None
     measure: MeasureSettings = MeasureSettings()
 
     def written(self, *parts: str) -> dict[str, Any]:
         """All settings that decide a row's numbers, or these of them, as a file has them."""
         kept = self.model_dump(mode="json", include=set(parts) or None, exclude=ELSEWHERE)
-        for stage in kept.keys() & STAGES:
+        for stage in (one for one in STAGES if kept.get(one)):
             kept[stage] = {name: value for name, value in kept[stage].items() if name not in INCIDENTAL}
         return kept
 

@@ -38,8 +38,8 @@ def held_out_scenes(study: StudySettings) -> list:
 
 
 @torch.no_grad()
-def measure(study: StudySettings, vae: AutoencoderRPiAE, generator: GeneratorTask) -> dict:
-    """A row's numbers, all of them on held-out scenes."""
+def measure(study: StudySettings, vae: AutoencoderRPiAE, generator: GeneratorTask | None) -> dict:
+    """A row's numbers, all of them on held-out scenes; without a generator those of the tokenizer."""
     vae = vae.to(device())
     space, scenes = open_space(SPACE, device=device()), held_out_scenes(study)
     pictures = pictures_of(scenes, study.world)
@@ -58,14 +58,16 @@ def measure(study: StudySettings, vae: AutoencoderRPiAE, generator: GeneratorTas
     row |= {f"probe_{name}": value for name, value in _probe(study, vae).items()}
     if isinstance(vae, AutoencoderCodebook):
         row["codes_used"] = _codes_used(vae, pictures)
+    row |= {"feature_space": space.name, "pictures": len(scenes)}
+    if generator is None:
+        return row
     rng = np.random.default_rng([TAG, 1])
     pipe = generator.pipeline()
     pipe.set_progress_bar_config(disable=True)
     drawn = draw_prompts(pipe, [caption(scene, rng) for scene in scenes])
     row["drawn_fd"] = frechet_distance(_features(space, drawn), real)
     judged = generator.judged(study.measure.prompts, study.measure.edits)
-    row |= judged.summary() | {"by_skill": judged.skills, "by_category": judged.edits}
-    return row | {"feature_space": space.name, "pictures": len(scenes)}
+    return row | judged.summary() | {"by_skill": judged.skills, "by_category": judged.edits}
 
 
 def _features(space: FeatureSpace, pictures: Tensor):

@@ -25,6 +25,10 @@ COLUMNS = {
     "their checks": ("edit_checks", "{:.1%}", max),
     "changed pixels": ("changed_error", "{:.3f}", min),
 }
+JUDGED = (
+    " Text to image, edits: share that the judge accepts whole, and of its single checks. Changed pixels: error (rms) "
+    "where an edit changes the picture."
+)
 PANELS = {
     "skills": "text to image, share right",
     "edits": "edits, share right",
@@ -48,29 +52,31 @@ def read_rows(results: Path) -> dict[str, list[dict]]:
 
 
 def write(results: Path) -> str:
-    """Table and curves of what is finished, into table.md and curves.png; returns the table."""
+    """Table and, of generators, curves of what is finished, into table.md and curves.png; returns the table."""
     rows = read_rows(results)
     if not rows:
         raise ValueError(f"{results} holds no finished row of the study")
     text = table(rows)
     (results / "table.md").write_text(text + "\n", encoding="utf-8")
-    curves(rows, results / "curves.png")
+    if _drawn(rows):
+        curves(rows, results / "curves.png")
     return text
 
 
 def table(rows: dict[str, list[dict]]) -> str:
     """Markdown: the middle of the seeds ± half of what lies between them; of the rows with such a spread, all that is
     not clear of the best is bold."""
-    spans = {name: {key: _span(seeds, key) for key, _, _ in COLUMNS.values()} for name, seeds in rows.items()}
     first = next(iter(rows.values()))[0]
+    columns = {title: column for title, column in COLUMNS.items() if column[0] in first["numbers"]}
+    spans = {name: {key: _span(seeds, key) for key, _, _ in columns.values()} for name, seeds in rows.items()}
     spread = {name: spans[name] for name, seeds in rows.items() if len(seeds) > 1}
     lines = [
-        "| | latent | " + " | ".join(COLUMNS) + " | minutes |",
-        "|---|---|" + "---:|" * (len(COLUMNS) + 1),
+        "| | latent | " + " | ".join(columns) + " | minutes |",
+        "|---|---|" + "---:|" * (len(columns) + 1),
     ]
     for name, seeds in rows.items():
         cells = []
-        for key, form, best in COLUMNS.values():
+        for key, form, best in columns.values():
             low, high = spans[name][key]
             mean, half = form.format((low + high) / 2), form.format((high - low) / 2)
             cell = f"{mean} ± {half}" if len(seeds) > 1 else mean
@@ -92,11 +98,15 @@ def table(rows: dict[str, list[dict]]) -> str:
         f"Seeds: {', '.join(map(str, seeds))}. {' '.join(ranking)}",
         f"FD: Fréchet distance in the features of {first['numbers']['feature_space']}, {count} held-out pictures: it "
         "compares rows here and nothing else. Perceptual: EfficientNet-Lite0 features, see train/perceptual.py. Nouns, "
-        "colours, places: linear probes of one token of the latent. Text to image, edits: share that the judge accepts "
-        "whole, and of its single checks. Changed pixels: error (rms) where an edit changes the picture.",
+        "colours, places: linear probes of one token of the latent." + (JUDGED if _drawn(rows) else ""),
         *_ceiling(rows),
     ]
     return "\n".join(lines)
+
+
+def _drawn(rows: dict[str, list[dict]]) -> bool:
+    """Whether generators were trained, too."""
+    return all("drawn_fd" in one["numbers"] for some in rows.values() for one in some)
 
 
 def _ceiling(rows: dict[str, list[dict]]) -> list[str]:

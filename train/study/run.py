@@ -59,25 +59,29 @@ class RowRun:
             )
         return found
 
-    def run(self, ceiling: float) -> dict:
+    def run(self, ceiling: float | None) -> dict:
         """The row's numbers, from its file or from training; its file is there afterwards.
 
-        ceiling: the share of true pictures that the judge accepts, to be noted beside the row's numbers.
+        ceiling: the share of true pictures that the judge accepts, to be noted beside the row's numbers; None without
+            a generator, whose pictures alone are judged.
         """
         if (found := self.finished()) is not None:
             logger.info("%s with seed %d is finished: skipped", self.name, self.seed)
             return found
         vae = self.tokenizer()
-        generator = self.generator(vae)
-        numbers = measure(self.study, vae, generator) | {"ceiling": ceiling}
+        generator = self.generator(vae) if self.study.generator else None
+        numbers, parameters = measure(self.study, vae, generator), {"tokenizer": count_parameters(vae)}
+        if generator is not None:
+            numbers["ceiling"] = ceiling
+            parameters["generator"] = count_parameters(generator.transformer)
         found = {
             "row": self.name,
             "seed": self.seed,
             "title": self.row.title,
             "numbers": numbers,
-            "curve": self.curve(),
+            "curve": self.curve() if generator else [],
             "latent_shape": list(vae.latent_shape),
-            "parameters": {"tokenizer": count_parameters(vae), "generator": count_parameters(generator.transformer)},
+            "parameters": parameters,
             "legs": self.legs,
             "representation": fingerprint(self.study),
             "settings": self.settings(),

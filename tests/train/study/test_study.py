@@ -21,7 +21,8 @@ from train.loop import Loop
 from train.study import bundle, judged, report
 from train.study import representation as representation_module
 from train.study import tokenizer as tokenizer_module
-from train.study.command import trainable
+from train.study.budget import row_cost
+from train.study.command import run, trainable
 from train.study.config import CodebookSettings, load_study, settings_of
 from train.study.generator import time_shift, transformer_config
 from train.study.representation import KEPT, PLAN, fingerprint, plan_of, representation
@@ -326,6 +327,22 @@ def test_a_row_that_was_stopped_mid_generator_goes_on_to_the_same_numbers(finish
             del point["skills"], point["skill_checks"]
         row["numbers"]["by_skill"] = row["numbers"]["by_skill"][first]
     assert stopped == whole
+
+
+def test_without_a_generator_the_tokenizers_alone_are_compared(finished_study, tmp_path):
+    """The tokenizer is taken over: what draws on it decides none of its numbers."""
+    study = load_study("smoke", [f"output={tmp_path}", f"results={tmp_path}/results", "generator=null"])
+    shutil.copytree(finished_study.output / "rae-0" / "decoder", tmp_path / "rae-0" / "decoder")
+    (tmp_path / "results").mkdir()
+    shutil.copy(finished_study.results / KEPT, tmp_path / "results")
+    study = study.model_copy(update={"seeds": (0,)})
+    text = run(study, ["rae"])
+    whole, alone = (json.loads((one.results / "rows" / "rae-0.json").read_text()) for one in (finished_study, study))
+    assert {"psnr", "fd", "probe_nouns"} < alone["numbers"].keys() < whole["numbers"].keys()
+    assert alone["numbers"].items() <= whole["numbers"].items()
+    assert "PSNR" in text and "edits" not in text and "judge" not in text
+    assert alone["curve"] == [] and not (study.results / "curves.png").exists()
+    assert row_cost(study, "rae").flops < row_cost(finished_study, "rae").flops
 
 
 def test_finished_tokenizers_and_their_generators_come_to_compare(finished_study, tmp_path, monkeypatch):
