@@ -2,7 +2,7 @@
 
 PAGE = {
     "app.title": "RPiAE Studio",
-    "app.tagline": "Change a picture with a sentence. Everything runs on this machine.",
+    "app.tagline": "Change a picture with a sentence.",
     # the language: the other one's name for itself, and its code; tags are for browsers
     "language.other": "中文",
     "language.other.code": "zh",
@@ -103,7 +103,7 @@ PAGE = {
     "negative_prompt.help": "Words for what you do not want to see. Usually empty.",
     "more": "More settings",
     "steps": "Steps",
-    "steps.help": "More steps take longer and draw a little more carefully.",
+    "steps.help": "More steps take longer; the checkpoint's own number is mostly enough.",
     "guidance": "Follow the words",
     "guidance.help": "Higher: the words count more. Too high: hard, unnatural colours.",
     "image_guidance": "Stay close to the picture",
@@ -225,7 +225,7 @@ PAGE = {
     "empty.edit": "Choose a picture, say what should change, and press Edit.",
     "empty.edit.examples": "Choose a picture, say what should change, and press Edit. Or start from one of these:",
     "empty.generate": "Describe a picture and press Generate. Or start from one of these:",
-    "empty.compare": "Choose a picture to see what each tokenizer keeps of it, and what it loses.",
+    "empty.compare": "Choose a picture to see what each tokenizer keeps of it, or write what its own model shall draw.",
     "examples": "Examples",
     "example.use": "Use this example: {instruction}",
     "example.note": "An example, made earlier with this instruction. Press Edit to make it yourself.",

@@ -2,7 +2,7 @@
 
 PAGE = {
     "app.title": "RPiAE Studio",
-    "app.tagline": "用一句话修改图片。所有计算都在本机完成。",
+    "app.tagline": "用一句话修改图片。",
     # the language: the other one's name for itself, and its code; tags are for browsers
     "language.other": "English",
     "language.other.code": "en",
@@ -101,7 +101,7 @@ PAGE = {
     "negative_prompt.help": "不希望出现的内容，通常留空。",
     "more": "更多设置",
     "steps": "步数",
-    "steps.help": "步数越多，耗时越长，画面会更精细一些。",
+    "steps.help": "步数越多，耗时越长；模型自带的步数通常已经足够。",
     "guidance": "提示词遵循程度",
     "guidance.help": "数值越高，越遵循文字；过高会使颜色生硬、不自然。",
     "image_guidance": "原图保持程度",
@@ -220,7 +220,7 @@ PAGE = {
     "empty.edit": "选择一张图片，写下想要的修改，然后点击“编辑”。",
     "empty.edit.examples": "选择一张图片，写下想要的修改，然后点击“编辑”。也可以从下面的示例开始：",
     "empty.generate": "描述一张图片，然后点击“生成”。也可以从下面的示例开始：",
-    "empty.compare": "选择一张图片，看看每个分词器保留了什么、丢失了什么。",
+    "empty.compare": "选择一张图片，看看每个分词器保留了什么、丢失了什么；或写一段文字，让各自的模型来画。",
     "examples": "示例",
     "example.use": "使用此示例：{instruction}",
     "example.note": "这是事先用该指令制作的示例。点击“编辑”即可自己生成一次。",

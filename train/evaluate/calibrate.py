@@ -1,4 +1,4 @@
-"""Calibrate the pixel keeper: which differences of a latent or of a pixel are the model's own noise.
+"""Calibrate keep unchanged pixels: which differences of a latent or of a pixel are the model's own noise.
 
 Runs the checkpoint on validation edits whose true change is known, tries thresholds, and stores the best in the
 checkpoint's model_index.json. Best is the largest sum of two shares: of the true change that is covered, and of the

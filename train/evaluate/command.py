@@ -1,4 +1,4 @@
-"""`python -m train evaluate NAME`: calibrate the pixel keeper, measure a checkpoint, write its tables.
+"""`python -m train evaluate NAME`: calibrate keep unchanged pixels, measure a checkpoint, write its tables.
 
 The tables go to <checkpoint>/tables.json and tables.md, into the checkpoint's model card and, for the bundled
 checkpoint, into the README between its markers.
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--checkpoint", type=Path, help="folder to measure; the config's own when left out")
     parser.add_argument("--pictures", type=int, default=20, help="held-out cases per skill and category")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-calibration", action="store_true", help="keep the pixel keeper's thresholds")
+    parser.add_argument("--no-calibration", action="store_true", help="leave the thresholds of keep unchanged pixels")
     options = parser.parse_intermixed_args(arguments)
     config = load_config(options.config, options.settings)
     set_up(config)
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
     pipe.set_progress_bar_config(disable=True)
     if not options.no_calibration:
         best, _ = calibrate.calibrate(pipe, seed=options.seed)
-        logger.info("pixel keeper: keeps %.3f, covers %.3f with %s", best.kept, best.covered, best.settings)
+        logger.info("keep unchanged pixels: keeps %.3f, covers %.3f with %s", best.kept, best.covered, best.settings)
         pipe.register_to_config(region=best.settings.to_dict())
     drawing = [stage for stage in config.stages.values() if isinstance(stage, DiffusionStage)]
     common = {"common": drawing[0].common_nouns, "common_words": drawing[0].common_words} if drawing else {}

@@ -140,15 +140,19 @@ def _among_the_best(name: str, key: str, best, spans: dict) -> bool:
 
 
 def curves(rows: dict[str, list[dict]], path: Path) -> None:
-    """A line a row over the generator's scenes, its seeds' spread as a band; ablations are dashed."""
+    """A line a row over the generator's scenes, its seeds' spread as a band; ablations are dashed. A row without a
+    curve has none."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 8), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True).ravel()
     for panel, (key, title) in zip(panels, PANELS.items(), strict=True):
         for name, seeds in rows.items():
-            samples = [point["samples"] for point in seeds[0]["curve"]]
-            values = np.array([[point[key] for point in one["curve"]] for one in seeds])
+            drawn = [one["curve"] for one in seeds if one["curve"]]
+            if not drawn:
+                continue
+            samples = [point["samples"] for point in drawn[0]]
+            values = np.array([[point[key] for point in points] for points in drawn])
             style = "--" if ROWS[name].ablation else "-"
             (line,) = panel.plot(samples, values.mean(0), style, marker=".", label=seeds[0]["title"])
             panel.fill_between(samples, values.min(0), values.max(0), color=line.get_color(), alpha=0.12)
