@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from rpiae import RPiAEPipeline, recipe
 from rpiae import __main__ as command_line
-from rpiae import recipe
 from rpiae.tokenizers import rpiae as rpiae_tokenizer
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -88,6 +89,26 @@ def test_edit_writes_the_picture_its_recipe_and_its_mask(run, picture, tmp_path,
     assert made.checkpoint_sha256 == recipe.folder_sha256(smoke_checkpoint)
 
 
+def test_every_setting_reaches_the_pipeline_and_the_recipe(run, picture, tmp_path, smoke_checkpoint):
+    settings = {"num_inference_steps": 3, "guidance_scale": 1.5, "guidance_interval": (0.1, 0.9)}
+    settings["negative_prompt"] = "a dog"
+    options = ("--steps", "3", "--guidance-scale", "1.5", "--guidance-interval", "0.1", "0.9")
+    options += ("--negative-prompt", "a dog", "--seed", "5", "--dtype", "float32")
+    assert run("generate", "a cat", "-o", "a.png", *options)[0] == 0
+    asked = ("edit", "in.png", "make it blue", "-o", "b.png", *options)
+    assert run(*asked, "--image-guidance-scale", "1.2", "--no-preserve-unchanged")[0] == 0
+    pipe = RPiAEPipeline.from_pretrained(smoke_checkpoint)
+    drawn = pipe("a cat", generator=torch.Generator().manual_seed(5), **settings)
+    of_edit = settings | {"image_guidance_scale": 1.2, "preserve_unchanged": False}
+    edited = pipe("make it blue", image=picture, generator=torch.Generator().manual_seed(5), **of_edit)
+    for name, result, wanted in (("a.png", drawn, settings), ("b.png", edited, of_edit)):
+        assert np.array_equal(Image.open(tmp_path / name), result.images[0])
+        made = recipe.read(tmp_path / name)
+        assert {setting: getattr(made, setting) for setting in wanted} == wanted
+    assert run("generate", "a cat", "-o", "c.png", *options[:-1], "bfloat16")[0] == 0
+    assert recipe.read(tmp_path / "c.png").dtype == "bfloat16"
+
+
 def test_a_seed_repeats_a_picture_and_is_told_when_drawn(run, tmp_path):
     code, out, _ = run("generate", "a cat to the left of a red car", "-o", "a.png")
     seed = out.split()[1]
@@ -108,8 +129,6 @@ def test_reconstruct_gives_the_pictures_size_back(run, picture, tmp_path, smoke_
 
 
 def test_the_library_gives_the_same_reconstruction(run, picture, tmp_path, smoke_checkpoint):
-    from rpiae import RPiAEPipeline
-
     run("reconstruct", "in.png", "-o", "out.png")
     expected = RPiAEPipeline.from_pretrained(smoke_checkpoint).reconstruct(picture)
     assert np.array_equal(expected, np.asarray(Image.open(tmp_path / "out.png")))
@@ -227,6 +246,7 @@ MISTAKES = {
     ),
     "table": (["compare", "in.png", "-o", "out.png", "--table", "out.txt"], "must end in .csv or .json"),
     "no tokenizer": (["compare", "in.png", "-o", "out.png", "--tokenizers", ","], "names none"),
+    "nothing": (["compare", "-o", "out.png"], "nothing to compare"),
     "no recipe": (["info", "in.png"], "holds no recipe"),
     "info on text": (["info", "text.png"], "not a picture"),
 }

@@ -13,6 +13,7 @@ from rpiae import __main__ as command_line
 from rpiae.official import read
 
 GOLDEN = Path(__file__).resolve().parents[1] / "fixtures" / "golden"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 TOKENIZER, STAGE_1, DIT = "rpiae_stage3_1_c8_ema.pt", "stage1_ep-0000016.pt", "dit_ep-0000800.pt"
 
 
@@ -44,6 +45,19 @@ def test_a_converted_tokenizer_reconstructs_the_same(run, vae, golden, tmp_path)
     assert torch.equal(again(images), vae(images))
     facts = json.loads(run("info", "out")[1])
     assert facts["what"] == "AutoencoderRPiAE" and facts["parameters"] == sum(p.numel() for p in vae.parameters())
+
+
+@torch.no_grad()
+def test_a_stage_1_tokenizer_is_converted_without_a_bridge_and_in_half_the_bytes(run, tmp_path):
+    heads = ("--encoder-heads", 2, "--decoder-heads", 3)
+    assert run("convert", GOLDEN / STAGE_1, "out", "--no-bridge", *heads)[0] == 0
+    again = AutoencoderRPiAE.from_pretrained(tmp_path / "out")
+    official = AutoencoderRPiAE.from_official(GOLDEN / STAGE_1, 2, 3, bridge=False)
+    images = torch.rand(1, 3, again.config.image_size, again.config.image_size)
+    assert again.bridge is None and torch.equal(again(images), official(images))
+    assert run("convert", GOLDEN / STAGE_1, "half", "--no-bridge", "--dtype", "float16", *heads)[0] == 0
+    whole, half = ((tmp_path / name / WEIGHTS).stat().st_size for name in ("out", "half"))
+    assert 0.45 < half / whole < 0.6
 
 
 @torch.no_grad()

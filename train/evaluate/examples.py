@@ -24,9 +24,11 @@ from rpiae.recipe import Recipe, describe_pipeline, pixels_sha256, save_png
 from ..config import load_config
 from ..data.scenes import CATEGORIES, Edit, draw, sample_edit
 from ..runtime import device, set_up
+from ..states import RUBBISH
 from .judge import judge_scene
 
 TAG = 70
+INDEX = "examples.json"
 COUNT, TRIES = 6, 24
 CLEAN = 15.0  # dB to what was asked for, where it changes: the judge also accepts what is right and ugly
 BATCH = 6
@@ -91,22 +93,29 @@ def _alone(pipe: RPiAEPipeline, candidate: Candidate) -> Example:
 
 
 def write(pipe: RPiAEPipeline, checkpoint: Path, folder: Path, sheet: Path) -> int:
-    """Write the examples with their recipes and examples.json, and the README's sheet; returns how many."""
+    """Write the examples with their recipes and examples.json in place of those before, and the README's sheet; returns
+    how many. ValueError, and everything stays, when the folder holds other things, or no edit is good enough."""
+    if folder.exists() and not (folder / INDEX).is_file():
+        raise ValueError(f"{folder} holds no examples, which would take its place; choose another --folder")
     found = make(pipe)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    if not found:
+        raise ValueError(f"the judge accepts none of {checkpoint}'s edits that comes near enough; {folder} stays")
+    part = folder.with_name(folder.name + RUBBISH)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     entries = []
     for example in found:
         name = f"{len(entries) + 1}-{example.edit.category}"
-        example.source.save(folder / f"{name}.png", optimize=True)
-        save_png(example.result, folder / f"{name}-edited.png", _recipe(pipe, checkpoint, example))
+        example.source.save(part / f"{name}.png", optimize=True)
+        save_png(example.result, part / f"{name}-edited.png", _recipe(pipe, checkpoint, example))
         entries.append(
             {"image": f"{name}.png", "instruction": example.edit.instruction, "result": f"{name}-edited.png"}
         )
-    (folder / "examples.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    if found:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(found).save(sheet, optimize=True)
+    (part / INDEX).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    draw_sheet(found).save(sheet, optimize=True)
     return len(found)
 
 

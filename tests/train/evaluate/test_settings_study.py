@@ -139,5 +139,7 @@ def test_rows_of_a_group_warm_up_for_as_many_steps_and_average_alike():
 
 def test_what_the_bundled_trials_found_is_of_rows_that_there_are():
     trials = settings_study.load_trials("stickers-256")
-    for title, rows in settings_study.read(trials.results).items():
+    found = settings_study.read(trials.results)
+    assert found
+    for title, rows in found.items():
         assert rows.keys() <= trials.groups[title].rows.keys()
