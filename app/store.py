@@ -88,7 +88,7 @@ class Store:
     def __init__(self, folder: str | Path, limit: int = DEFAULT_LIMIT) -> None:
         self.folder = Path(folder).resolve()
         self.limit = limit
-        self._read: dict[str, tuple[int, Record]] = {}  # records as last read, with the age of their file
+        self._read: dict[str, tuple[tuple[int, int], Record]] = {}  # records as last read, each with its file
         self._age: int | None = None  # of the folder, when they were read; None: something was written since
         self._until = 0.0
         self._reading = threading.Lock()
@@ -274,9 +274,11 @@ class Store:
         homes, known, self._read = self._homes(), self._read, {}
         for home in homes:
             try:
-                written = (home / "job.json").stat().st_mtime_ns
+                file = (home / "job.json").stat()
             except OSError:
                 continue
+            # Each write makes a new file; its age alone may be that of the one before, for clocks of disks are coarse.
+            written = (file.st_ino, file.st_mtime_ns)
             old = known.get(home.name)
             record = old[1] if old and old[0] == written else self.load(home.name)
             if record is not None:

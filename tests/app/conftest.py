@@ -4,6 +4,9 @@ import time
 
 import pytest
 
+from app.follower import Follower
+from tests.app.helpers import PATIENCE
+
 
 @pytest.fixture(scope="session")
 def service(studio_checkpoint):
@@ -20,10 +23,22 @@ def ended():
     """Waits for a task of the shelf, and returns it."""
 
     def wait(task):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not task.done:
             assert time.monotonic() < deadline, task.words
             time.sleep(0.02)
         return task
 
     return wait
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """No step takes less than 0.03 s, so that on every machine a job of many can be watched and stopped."""
+    real = Follower.__call__
+
+    def step(self, *values):
+        time.sleep(0.03)
+        return real(self, *values)
+
+    monkeypatch.setattr(Follower, "__call__", step)

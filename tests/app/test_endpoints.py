@@ -5,7 +5,6 @@ import base64
 import contextlib
 import io
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -26,9 +25,11 @@ from PIL import Image, ImageChops
 from app.endpoints import MCP
 from app.jobs import Jobs
 from app.page import fetch_nothing
+from app.service import Service
 from app.store import Store
 from app.studio import create_app, launch
-from rpiae import RPiAEPipeline, recipe
+from rpiae import ClassConditionalPipeline, RPiAEPipeline, recipe
+from tests.app.helpers import PATIENCE, called, end_of, free_port, pressed
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"edit_image", "text_to_image", "class_to_image", "reconstruct", "compare_tokenizers", "read_recipe"}
@@ -43,20 +44,33 @@ def jobs(service, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(jobs, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, socket.socket() as probe:
+def uploads(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        page = create_app(jobs.service, jobs, Path("nowhere"))
-        yield launch(page, jobs, "127.0.0.1", port, Path("nowhere"))
+        yield
+
+
+@contextlib.contextmanager
+def served(jobs):
+    """The address of a studio with these jobs."""
+    page = create_app(jobs.service, jobs, Path("nowhere"))
+    try:
+        yield launch(page, jobs, "127.0.0.1", free_port(), Path("nowhere"))
+    finally:
         page.close()
 
 
 @pytest.fixture(scope="module")
+def address(jobs, uploads):
+    with served(jobs) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
 def client(address, tmp_path_factory):
-    return Client(address, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+    folder = tmp_path_factory.mktemp("downloads")
+    with contextlib.closing(Client(address, verbose=False, download_files=folder)) as connected:
+        yield connected
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +143,23 @@ def test_a_drawing_is_the_pipelines_own_and_a_seed_is_chosen_when_none_is_given(
     assert same(Image.open(found), pipeline("a cat", negative_prompt="a dog", generator=generator, **QUICK).images[0])
     seeds = {recipe.read(client.predict(prompt="a cat", api_name="/text_to_image", **QUICK)).seed for _ in range(2)}
     assert len(seeds) == 2
+
+
+def test_a_class_is_drawn_as_by_the_pipeline_and_one_that_is_none_is_told(class_checkpoint, uploads, tmp_path):
+    jobs = Jobs(Service(class_checkpoint), Store(tmp_path / "out")).start()
+    with (
+        served(jobs) as address,
+        contextlib.closing(Client(address, verbose=False, download_files=tmp_path / "downloads")) as client,
+    ):
+        found = client.predict(class_label=207, seed=5, num_inference_steps=4, api_name="/class_to_image")
+        assert "Class is 1000; it must be between 0 and 999" in said(client, "class_to_image", class_label=1000)
+    jobs.close()
+    pipe = ClassConditionalPipeline.from_pretrained(class_checkpoint)
+    ours = pipe(207, generator=torch.Generator().manual_seed(5), num_inference_steps=4).images[0]
+    assert same(Image.open(found), ours)
+    inside = recipe.read(found)
+    assert (inside.class_label, inside.prompt, inside.seed) == (207, "golden retriever", 5)
+    assert inside.num_inference_steps == 4
 
 
 def test_a_reconstruction_and_a_comparison(client, pipeline, file, address):
@@ -216,28 +247,13 @@ def test_a_job_knows_the_address_that_it_came_from(address, jobs, monkeypatch):
     called(address, "text_to_image", asked)
     by_proxy = {"X-Forwarded-For": "192.0.2.1, 203.0.113.5"}  # one on this machine, which is believed
     called(address, "text_to_image", asked, by_proxy)
-    page = httpx.get(f"{address}config").json()  # Run in Generate, as the page presses it
-    parts = {part["id"]: part["props"] for part in page["components"]}
-    ids = {props.get("elem_id"): number for number, props in parts.items()}
-    [run] = [event for event in page["dependencies"] if [ids["generate-run"], "click"] in map(list, event["targets"])]
-    values = {number: parts[number].get("value") for number in run["inputs"]}
-    values |= {run["inputs"][0]: "anna", ids["generate-prompt"]: "a cat", ids["generate-seed"]: 3}
-    body = {"data": list(values.values()), "fn_index": run["id"], "session_hash": "anna"}
+    page = httpx.get(f"{address}config").json()
+    run, values, _ = pressed(page, "generate-run", owner="anna", **{"generate-prompt": "a cat"})
+    body = {"data": values, "fn_index": run, "session_hash": "anna"}
     httpx.post(f"{address}gradio_api/queue/join", json=body, headers=by_proxy).raise_for_status()
-    said = httpx.get(f"{address}gradio_api/queue/data?session_hash=anna").text
+    said = httpx.get(f"{address}gradio_api/queue/data?session_hash=anna", timeout=PATIENCE).text
     assert seen == [("", "127.0.0.1"), ("", "203.0.113.5"), ("anna", "203.0.113.5")], said
-    assert list(jobs.follow(begun[-1], timeout=60))[-1].finished
-
-
-def called(address: str, name: str, body: dict, headers: dict | None = None) -> tuple[str, object]:
-    """The two requests of the README: the last event's name and its data."""
-    headers = {"Content-Type": "application/json", **(headers or {})}
-    asked = urllib.request.Request(f"{address}gradio_api/call/v2/{name}", json.dumps(body).encode(), headers)
-    event = json.load(urllib.request.urlopen(asked))["event_id"]
-    lines = urllib.request.urlopen(f"{address}gradio_api/call/{name}/{event}").read().decode().splitlines()
-    kinds = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
-    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
-    return kinds[-1], json.loads(data[-1])
+    assert end_of(jobs, begun[-1]).state == "done"
 
 
 def test_half_a_character_in_a_name_leaves_the_queue_as_it_was(address, jobs, client, file):
@@ -344,14 +360,13 @@ def test_no_part_of_the_page_takes_what_is_sent_past_its_events(address):
 def test_a_program_that_cancels_stops_its_job(client, jobs):
     call = client.submit(prompt="a long one", seed=5, num_inference_steps=200, api_name="/text_to_image")
     found = None
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while found is None and time.monotonic() < deadline:
         asked = (jobs.store.load(home.name) for home in jobs.store.folder.iterdir())
         found = next((record for record in asked if record and record.request.get("prompt") == "a long one"), None)
         time.sleep(0.05)
     call.cancel()
-    [*_, last] = jobs.follow(found.id, timeout=60)
-    assert last.record.state == "stopped"
+    assert end_of(jobs, found.id).state == "stopped"
 
 
 @pytest.mark.skipif(not MCP, reason="gradio[mcp] is not installed")
@@ -388,17 +403,15 @@ def test_mcp_tools_return_pictures(address, pipeline, file):
 def test_without_the_mcp_extra_the_studio_starts_and_says_so(studio_checkpoint, tmp_path):
     hidden = "import runpy, sys; sys.modules['mcp'] = None; sys.argv = sys.argv[1:]; "
     command = [sys.executable, "-c", hidden + "runpy.run_path(sys.argv[0], run_name='__main__')", str(ROOT / "app.py")]
-    command += ["--checkpoint", str(studio_checkpoint), "--outputs", str(tmp_path / "out")]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        command += ["--port", str(probe.getsockname()[1])]
+    command += ["--checkpoint", str(studio_checkpoint), "--outputs", str(tmp_path / "out"), "--port", str(free_port())]
     with (tmp_path / "errors").open("w") as errors:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
     try:
         lines = [server.stdout.readline() for _ in range(2)]
         assert "RPiAE Studio is at" in lines[0], (tmp_path / "errors").read_text()
         assert "no MCP tools" in lines[1] and "gradio[mcp]" in lines[1]
-        assert set(Client(lines[0].split()[-1], verbose=False).view_api(return_format="dict")["named_endpoints"])
+        with contextlib.closing(Client(lines[0].split()[-1], verbose=False)) as client:
+            assert set(client.view_api(return_format="dict")["named_endpoints"]) == {f"/{name}" for name in NAMES}
     finally:
         server.kill()
         server.wait()

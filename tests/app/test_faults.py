@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from app import settings
+from app.follower import Follower
 from app.history import HistoryTab
 from app.jobs import Jobs
 from app.outcome import Outcome, Picture
@@ -35,6 +37,7 @@ from app.request import EditRequest, GenerateRequest
 from app.store import ABANDONED, Record, Store
 from app.studio import routes
 from rpiae.recipe import Recipe, pixels_sha256, read
+from tests.app.helpers import PATIENCE, end_of, wait_for_step
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -62,7 +65,7 @@ for shot in jobs.follow(cut):
         print(done, cut, waiting, flush=True)
 """
 
-# Servers that do nothing but write; each is killed a little later than the one before.
+# Servers that do nothing but write; each is killed a little later after its first job than the one before.
 WRITERS = r"""
 import os, signal, sys, time, uuid
 from PIL import Image
@@ -73,6 +76,7 @@ from app.store import Record, Store
 recipe = rpiae.recipe.Recipe(kind="generate", prompt="a cat", seed=7)
 pictures = tuple(Picture(Image.effect_noise((500, 500), 80).convert("RGB"), seed, recipe) for seed in (7, 8))
 for turn in range(8):
+    told, tell = os.pipe()
     child = os.fork()
     if not child:
         store = Store(os.path.join(sys.argv[1], str(turn)))
@@ -80,10 +84,14 @@ for turn in range(8):
             record = Record(id=str(uuid.uuid4()), request={"kind": "generate"}, owner="anna")
             record = store.begin(record, pictures[0].image)
             store.finish(record, Outcome(pictures))
-            os.write(1, f"{turn} {record.id}\n".encode())  # in one piece, or not at all
-    time.sleep(0.5 + 0.037 * turn)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+            os.write(tell, f"{turn} {record.id}\n".encode())  # in one piece, or not at all
+    os.close(tell)
+    with os.fdopen(told) as lines:
+        first = lines.readline()
+        time.sleep(0.037 * turn)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        print(first + lines.read(), end="", flush=True)
 """
 
 
@@ -151,22 +159,27 @@ def closed(folder: Path):
         folder.chmod(before)
 
 
+@pytest.fixture
+def go(monkeypatch):
+    """Jobs wait after each step until this is set."""
+    told, real = threading.Event(), Follower.__call__
+
+    def step(self, *values):
+        done = real(self, *values)
+        told.wait(PATIENCE)
+        return done
+
+    monkeypatch.setattr(Follower, "__call__", step)
+    yield told
+    told.set()
+
+
 def noise(side: int) -> Image.Image:
     return Image.frombytes("RGB", (side, side), os.urandom(3 * side * side))
 
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def end_of(jobs: Jobs, job_id: str) -> Record:
-    *_, last = jobs.follow(job_id, timeout=60)
-    assert last.finished
-    return last.record
-
-
-def wait_for_step(jobs: Jobs, job_id: str, step: int) -> None:
-    assert any(shot.step >= step for shot in jobs.follow(job_id, timeout=60))
 
 
 def drawn(store: Store, owner: str = "anna") -> Record:
@@ -215,10 +228,10 @@ def test_a_killed_server_leaves_its_history_whole_and_the_cut_off_job_ready_to_r
 
 def test_a_server_killed_while_it_writes_leaves_whole_files_or_none(tmp_path):
     told = subprocess.run(
-        [sys.executable, "-c", WRITERS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", WRITERS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     finished = [line.split() for line in told.stdout.splitlines()]
-    assert len(finished) > 4, told.stderr
+    assert {turn for turn, _ in finished} == set(map(str, range(8))), told.stderr
     cut = 0
     for folder in tmp_path.iterdir():
         store = Store(folder)
@@ -272,13 +285,14 @@ def test_a_full_disk_refuses_a_job_with_a_sentence_and_keeps_no_place_for_it(ser
     assert jobs.submit(EditRequest(picture, "make it blue", seed=1), "anna")
 
 
-def test_a_disk_that_fills_up_meanwhile_fails_the_job_whole_and_the_next_one_works(service, disk):
+def test_a_disk_that_fills_up_meanwhile_fails_the_job_whole_and_the_next_one_works(service, disk, go):
     jobs = Jobs(service, Store(disk.folder)).start()
     before = drawn(jobs.store)
     job = jobs.submit(GenerateRequest("a cat", seed=1, num_inference_steps=20), "anna")
     wait_for_step(jobs, job, 1)
     kept = files(disk.folder)
     with disk.full():
+        go.set()
         failed = end_of(jobs, job)
         assert files(disk.folder) == sorted([*kept, *(["filler"] if disk.own else [])])
     assert failed.state == "failed" and disk.words in failed.message and "Make room" in failed.message
@@ -376,7 +390,7 @@ def test_a_folder_that_may_not_be_read_is_refused_before_anything_starts():
         assert files(folder) == []
 
 
-def test_a_folder_that_closes_while_the_server_runs_is_a_sentence_everywhere(service, tmp_path, picture):
+def test_a_folder_that_closes_while_the_server_runs_is_a_sentence_everywhere(service, tmp_path, picture, go):
     jobs = Jobs(service, Store(tmp_path / "outputs")).start()
     folder = jobs.store.folder
     old = drawn(jobs.store)
@@ -386,6 +400,7 @@ def test_a_folder_that_closes_while_the_server_runs_is_a_sentence_everywhere(ser
     wait_for_step(jobs, running, 1)
     whole = files(folder)
     with closed(folder):
+        go.set()
         failed = end_of(jobs, running)
         with pytest.raises(ValueError) as refused:
             jobs.submit(EditRequest(picture, "make it blue", seed=1), "anna")
@@ -405,13 +420,14 @@ def test_a_folder_that_closes_while_the_server_runs_is_a_sentence_everywhere(ser
     jobs.close()
 
 
-def test_a_folder_that_somebody_removed_is_made_again(service, tmp_path, picture):
+def test_a_folder_that_somebody_removed_is_made_again(service, tmp_path, picture, go):
     jobs = Jobs(service, Store(tmp_path / "outputs")).start()
     drawn(jobs.store)
     running = jobs.submit(GenerateRequest("a cat", seed=1, num_inference_steps=20), "anna")
     wait_for_step(jobs, running, 1)
     subprocess.run(["rm", "-r", str(jobs.store.folder)], check=True)
     assert jobs.history("anna") == []
+    go.set()
     assert end_of(jobs, running).state == "done"
     assert end_of(jobs, jobs.submit(EditRequest(picture, "make it blue", seed=1), "anna")).state == "done"
     assert len(jobs.history("anna")) == 2

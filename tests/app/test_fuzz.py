@@ -11,13 +11,14 @@ import json
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ import pytest
 from PIL import Image
 
 from tests.app import hostile
+from tests.app.helpers import PATIENCE, free_port, pressed
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 20260322
 SECRET = "the words that nobody may read"
 OWNER, STRANGER = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+OWN_WORDS = "what only its owner has asked for"
 ENDPOINTS = {
     "edit_image": {"image": "upload", "prompt": "make it blue", "seed": 1, "num_inference_steps": 1},
     "text_to_image": {"prompt": "a cat", "seed": 1, "num_inference_steps": 1, "guidance_scale": 1.0},
@@ -87,7 +90,7 @@ class Server:
             return answer
         return self.send("GET", f"gradio_api/call/{name}/{json.loads(answer.text)['event_id']}")
 
-    def event(self, number: int, data: Any, event_data: Any = None, trigger: int | None = None) -> Answer:
+    def event(self, number: int, data: Any, trigger: int | None = None, event_data: Any = None) -> Answer:
         """An event of the page, which has no name for programs."""
         session = uuid.uuid4().hex
         body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event_data}
@@ -115,9 +118,7 @@ def server(studio_checkpoint, tmp_path_factory):
     folder, secret = tmp_path_factory.mktemp("server"), tmp_path_factory.mktemp("private") / "secret.png"
     secret.write_text(SECRET)
     (folder / "tmp").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, str(ROOT / "tests" / "app" / "watched_app.py"), str(folder / "connections.log")]
     command += ["--checkpoint", str(studio_checkpoint), "--port", str(port), "--dtype", "float32"]
     command += ["--outputs", str(folder / "outputs")]
@@ -142,7 +143,11 @@ class Outcome:
     after: bytes
     memory: tuple[int, int]
     files: list[str]
-    somebodys: dict[str, bytes]
+    config: dict
+    done: Path  # somebody else's job, which had ended before
+    theirs: dict[Path, bytes]  # its files
+    working: Path  # their job that was at work meanwhile
+    clicks: list[Answer]  # to a stranger's clicks on the two
 
 
 @pytest.fixture(scope="module")
@@ -153,25 +158,30 @@ def outcome(server, picture) -> Outcome:
     picture.save(buffer, "PNG")
     upload = server.upload("scene.png", buffer.getvalue())
     before = drawn(server)
+    config = json.loads(server.http.get("config").text)
+    done, working = begun(server, config, steps=2), begun(server, config, steps=80)
+    ended(done)
+    theirs = {path: path.read_bytes() for path in done.iterdir()}
     friendly = len(server.answers)
     seen = len((server.folder / "files.log").read_text(errors="replace").splitlines())
     memory = resident(server)
-    theirs = made_by(server, OWNER)
-    config = json.loads(server.http.get("config").text)
     requests = [
         *(bad_call(rng, server, upload) for _ in range(110)),
         *bad_events(rng, server, config),
         *(bad_file(rng, server, name, data, upload) for name, data in hostile.files(rng, picture)),
         *(bad_path(rng, server) for _ in range(70)),
-        *others_jobs(server, config, theirs),
     ]
     rng.shuffle(requests)
+    strangers = [*others_job(server, config, working.name), *others_job(server, config, done.name)]
     with ThreadPoolExecutor(4) as visitors:
-        for done in [visitors.submit(request) for request in requests]:
-            done.result()
+        clicks = [visitors.submit(click) for click in strangers]
+        for sent in [visitors.submit(request) for request in requests]:
+            sent.result()
     del server.answers[:friendly]
     log = (server.folder / "files.log").read_text(errors="replace").splitlines()[seen:]
-    return Outcome(before, drawn(server), (memory, resident(server)), log, theirs)
+    after = drawn(server)
+    memory = (memory, resident(server))
+    return Outcome(before, after, memory, log, config, done, theirs, working, [click.result() for click in clicks])
 
 
 def drawn(server: Server) -> bytes:
@@ -187,12 +197,26 @@ def resident(server: Server) -> int:
     return next(int(line.split()[1]) // 1000 for line in lines if line.startswith("VmRSS"))
 
 
-def made_by(server: Server, owner: str) -> dict[str, bytes]:
-    """A finished job of somebody else's: its folder's files."""
-    server.call("text_to_image", {"prompt": "somebody's own", "seed": 7, "num_inference_steps": 2})
-    [record] = [path for path in (server.folder / "outputs").glob("*/job.json") if "somebody's own" in path.read_text()]
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"owner": owner}))
-    return {str(path): path.read_bytes() for path in record.parent.iterdir()}
+def begun(server: Server, config: dict, steps: int) -> Path:
+    """A job of somebody else's, as their page begins it: its folder."""
+    before = set((server.folder / "outputs").iterdir())
+    server.event(*pressed(config, "generate-run", owner=OWNER, Steps=steps, **{"generate-prompt": OWN_WORDS}))
+    [home] = set((server.folder / "outputs").iterdir()) - before
+    return home
+
+
+def ended(home: Path) -> str:
+    """Waits for the end of a job, and returns how it has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while (state := json.loads((home / "job.json").read_text())["state"]) in ("queued", "running"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return state
+
+
+def clicked(server: Server, config: dict, place: str, owner: Any, action: str, job: str) -> Answer:
+    """A click on a job's button in a list of the page."""
+    return server.event(*pressed(config, place, owner=owner), {"action": action, "index": 0, "job": job})
 
 
 # what is asked
@@ -223,7 +247,7 @@ def bad_events(rng: random.Random, server: Server, config: dict) -> list:
         data = [hostile.values(rng) for _ in event["inputs"]]
         click = {"action": rng.choice(actions), "index": hostile.values(rng), "job": hostile.values(rng)}
         trigger = event["targets"][0][0] if event["targets"] else None
-        found.append(lambda a=(event["id"], data, click, trigger): server.event(*a))
+        found.append(lambda a=(event["id"], data, trigger, click): server.event(*a))
     found += [lambda n=n: server.event(n, []) for n in (-1, 10**6)]
     bodies = [hostile.values(rng) for _ in range(5)]
     found += [lambda body=body: server.post("gradio_api/queue/join", body) for body in bodies]
@@ -267,21 +291,14 @@ def bad_path(rng: random.Random, server: Server):
     return lambda: server.send("GET", httpx.URL(server.url).join("/" + raw) if raw.isascii() else raw)
 
 
-def others_jobs(server: Server, config: dict, theirs: dict[str, bytes]) -> list:
+def others_job(server: Server, config: dict, job: str) -> list:
     """A stranger's clicks on a job that is not theirs: in History, and in the list of jobs."""
-    [job] = {Path(path).parent.name for path in theirs}
-    ids = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
-    found = []
-    for place in ("history-list", "jobs"):
-        for event in config["dependencies"]:
-            if [ids[place], "click"] not in [list(target) for target in event["targets"]]:
-                continue
-            for owner in (STRANGER, "", None, [OWNER], {"owner": OWNER}):
-                for action in ("delete", "remove", "open", "use", "edit"):
-                    click = {"action": action, "index": 0, "job": job}
-                    data = [owner] + [None] * (len(event["inputs"]) - 1)
-                    found.append(lambda a=(event["id"], data, click, ids[place]): server.event(*a))
-    return found
+    return [
+        partial(clicked, server, config, place, owner, action, job)
+        for place in ("history-list", "jobs")
+        for owner in (STRANGER, "", None, [OWNER], {"owner": OWNER})
+        for action in ("delete", "remove", "open", "use", "edit")
+    ]
 
 
 # what must be
@@ -323,9 +340,22 @@ def test_nothing_was_written_but_outputs_and_uploads(outcome, server):
     assert list(server.secret.parent.iterdir()) == [server.secret] and server.secret.read_text() == SECRET
 
 
-def test_somebody_elses_job_is_theirs_still(outcome):
-    for path, content in outcome.somebodys.items():
-        assert Path(path).read_bytes() == content
+def test_somebody_elses_jobs_are_theirs_still(outcome, server):
+    assert len(outcome.clicks) == 100 and all('"success":true' in answer.text for answer in outcome.clicks)
+    for answer in server.answers:
+        for words in (OWN_WORDS, outcome.done.name, outcome.working.name):
+            assert words not in answer.text, answer
+    for path, content in outcome.theirs.items():
+        assert path.read_bytes() == content
+    assert ended(outcome.working) == "done"
+
+
+def test_the_same_clicks_of_its_owner_stop_and_delete_a_job(outcome, server):
+    stopped = begun(server, outcome.config, steps=200)
+    clicked(server, outcome.config, "jobs", OWNER, "remove", stopped.name)
+    assert ended(stopped) == "stopped"
+    clicked(server, outcome.config, "history-list", OWNER, "delete", outcome.done.name)
+    assert not outcome.done.exists()
 
 
 def test_the_server_is_as_well_as_before(outcome, server):

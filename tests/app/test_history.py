@@ -4,6 +4,8 @@ import io
 import json
 import uuid
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -14,12 +16,13 @@ from app import cards
 from app.chain import Step
 from app.comparison import DrawnRow
 from app.export import zip_stream
-from app.history import found
+from app.history import PAGE, found
 from app.jobs import Jobs, Snapshot
 from app.outcome import Outcome, Picture, Row
 from app.request import CompareRequest, EditRequest, GenerateRequest
+from app.service import Service
 from app.store import Record, Store
-from app.studio import routes
+from app.studio import create_app, routes
 from rpiae.recipe import Recipe
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -173,3 +176,15 @@ def test_a_long_history_is_shown_in_parts(jobs):
     assert page.count('class="job-card"') == 2 and "Show 1 more" in page
     assert "Nothing here yet" in cards.history([], 0, 2) and "fits this search" in cards.history([], 3, 2)
     assert [cards.pages(value, 24) for value in (48, 3, -5, "x", True, None)] == [48, 24, 24, 24, 24, 24]
+
+
+def test_show_more_adds_a_page_to_the_list(studio_checkpoint, tmp_path):
+    jobs = Jobs(Service(studio_checkpoint), Store(tmp_path / "out"))
+    for number in range(PAGE + 1):
+        drawn(jobs, f"cat {number}")
+    page = create_app(jobs.service, jobs, Path("nowhere"))
+    [place] = [number for number, part in page.blocks.items() if part.elem_id == "history-list"]
+    [clicked] = [event.fn for event in page.fns.values() if (place, "click") in event.targets]
+    shown = clicked("anna", "", "all", PAGE, {}, SimpleNamespace(action="more"))
+    limit, listed, _ = shown.values()
+    assert limit == 2 * PAGE and listed.count('class="job-card"') == PAGE + 1 and 'data-action="more"' not in listed

@@ -14,6 +14,7 @@ from app.request import EditRequest, GenerateRequest
 from app.store import Store
 from app.texts import speaking
 from app.views import result
+from tests.app.helpers import end_of
 
 CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB"
 
@@ -61,8 +62,7 @@ def jobs(service, tmp_path):
 
 
 def finished(jobs, request):
-    *_, last = jobs.follow(jobs.submit(request), timeout=120)
-    return last.record
+    return end_of(jobs, jobs.submit(request))
 
 
 @pytest.mark.parametrize("fail", [too_large, no_gpu_memory, no_memory])

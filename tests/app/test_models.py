@@ -16,6 +16,7 @@ from app.request import CompareRequest, EditRequest, GenerateRequest, Reconstruc
 from app.service import Service
 from app.shelf import NotHere, Shelf, offers
 from app.store import Store
+from tests.app.helpers import end_of
 
 GOLDEN = Path(__file__).resolve().parents[1] / "fixtures" / "golden"
 DRAWN = {"class_label": 207, "seed": 5, "num_inference_steps": 4}
@@ -297,8 +298,8 @@ def test_jobs_that_wait_are_finished_first_with_what_they_were_asked_of(shelf):
     task = shelf.load("smoke-classes")
     assert "2 jobs before it" in task.words or task.done
     after = jobs.submit(GenerateRequest("", **DRAWN))
-    *_, last = jobs.follow(after, timeout=120)
-    assert last.record.state == "done" and task.done and not task.wrong, last.record.message
+    last = end_of(jobs, after)
+    assert last.state == "done" and task.done and not task.wrong, last.message
     names = [jobs.snapshot(job).record.pictures[0]["recipe"]["checkpoint"] for job in (*before, after)]
     assert names == ["smoke-studio", "smoke-studio", "smoke-classes"]
     assert task.loaded == "smoke-classes"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from app import checkpoint
+from app import checkpoint, follower
 from app import service as services
 from app.outcome import Progress, Stopped
 from app.request import CompareRequest, EditRequest, GenerateRequest, ReconstructRequest
@@ -108,13 +108,14 @@ def test_a_seed_repeats_a_picture_and_belongs_to_it_in_any_number_of_pictures(se
         assert (difference <= 1).mean() >= 0.999
 
 
-def test_steps_and_previews_are_reported(service):
+def test_steps_and_previews_are_reported(service, monkeypatch):
+    monkeypatch.setattr(follower, "PREVIEW_EVERY", 0.0)
     seen = []
     progress = Progress(report=lambda done, total, preview: seen.append((done, total, preview)))
     service.run(GenerateRequest("a cat", seed=1, num_inference_steps=12), progress)
     assert [(done, total) for done, total, _ in seen] == [(step, 12) for step in range(1, 13)]
     previews = [preview for _, _, preview in seen if preview is not None]
-    assert previews and previews[0].size == (256, 256)
+    assert len(previews) == 11 and previews[0].size == (256, 256)
     assert seen[-1][2] is None
 
 

@@ -16,6 +16,7 @@ from app.texts import LANGUAGES, WORDS, as_spoken_here, language, say, speaking,
 from rpiae import images
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
+NAMES = re.compile(r"<[^>]*>|[A-Za-z0-9_.]*[-.0-9/][A-Za-z0-9_./-]*|RPiAE|Studio|English|[A-Z]+")
 # Names, units, signs, and what is typed as it stands: the model reads English.
 THE_SAME = re.compile(
     r"app\.title|jobs\.about|model\.ready|picture\.size|fact\.sha256|(instruction|prompt)\.placeholder"
@@ -131,11 +132,10 @@ def test_a_chinese_page_has_the_same_parts_and_no_english_label(studio_checkpoin
     assert english["dependencies"] == chinese["dependencies"]
     public = [event for event in page.fns.values() if event.api_visibility == "public"]
     ours = {part._id for event in public for part in (*event.inputs, *event.outputs)}  # argument names, for programs
-    names = re.compile(r"<[^>]*>|[A-Za-z0-9_.]*[-.0-9/][A-Za-z0-9_./-]*|RPiAE|Studio|English|[A-Z]+")
     for part in chinese["components"]:
         said = [part["props"].get(name) for name in ("label", "info", "placeholder")]
         said += [part["props"].get("value")] if part["type"] in ("html", "button") else []
         for text in filter(None, said):
-            left = names.sub("", str(text)).strip(" ·…")
+            left = NAMES.sub("", str(text)).strip(" ·…")
             known = part["id"] in ours or text in WORDS["zh"].values() or "data-action=" in str(text)
             assert known or not left or CHINESE.search(left), (part["type"], part["props"].get("elem_id"), text)

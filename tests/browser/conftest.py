@@ -6,26 +6,23 @@ Without Chromium the tests are skipped, and the run says so loudly.
 
 import functools
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.browser.server import Studio
+from tests.browser.waits import PATIENCE, rest
 from tests.chromium import CHROMIUM, FLAGS
-
-PATIENCE = 60_000  # milliseconds; the machine may be busy with other things
 
 
 @pytest.fixture(scope="session")
 def studio(studio_checkpoint, tmp_path_factory):
     running = Studio(studio_checkpoint, tmp_path_factory.mktemp("server"))
+    running.runner = Path(__file__).with_name("paced_app.py")
     running.start()
     yield running
-    running.stop()
-    # Of all that the tests did with it.
-    places = [line.split(" ", 1)[1] for line in running.connections.read_text().splitlines()]
-    assert places
-    assert [place for place in places if not place.startswith(("127.", "::1", "localhost", "None"))] == []
+    running.close()
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +30,7 @@ def chromium():
     from playwright.sync_api import Locator, sync_playwright
 
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        for name in ("fill", "check", "uncheck"):
+        for name in ("fill", "check", "uncheck", "press_sequentially"):
             patch.setattr(Locator, name, at_rest(getattr(Locator, name)))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -41,19 +38,24 @@ def chromium():
 
 
 def at_rest(enter):
-    """`enter` of a locator, once its form is filled and its page is idle: a page just opened fills its forms, and
-    Gradio gives a part that was just put on show its values a frame later, over what a test was quick to enter."""
-    filled = "[...document.querySelectorAll('button.run.opening')].every((run) => run.offsetParent === null)"
-    idle = "new Promise((done) => requestIdleCallback(() => requestIdleCallback(done), {timeout: 10000}))"
+    """`enter` of a locator, once its page is at rest."""
 
     @functools.wraps(enter)
     def entering(locator, *given, **options):
         locator.wait_for()
-        locator.page.wait_for_function(filled)
-        locator.page.evaluate(idle)
+        rest(locator.page)
         return enter(locator, *given, **options)
 
     return entering
+
+
+@pytest.fixture(scope="session")
+def expect():
+    """Playwright's assertions that wait, as patient as all else here."""
+    from playwright import sync_api
+
+    sync_api.expect.set_options(timeout=PATIENCE)
+    return sync_api.expect
 
 
 @pytest.fixture
@@ -73,10 +75,16 @@ def forgive(faults):
 
 
 @pytest.fixture
-def context(chromium, studio, faults):
-    """A browser profile of its own, watched."""
-    fresh = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    fresh.set_default_timeout(PATIENCE)
+def profile(chromium, studio, faults):
+    """Makes browser profiles, each of its own and watched; `options` are those of Playwright's `new_context`."""
+    made = []
+
+    def make(**options):
+        fresh = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        fresh.set_default_timeout(PATIENCE)
+        fresh.on("page", watch)
+        made.append(fresh)
+        return fresh
 
     def watch(page):
         page.on("console", lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None)
@@ -87,10 +95,16 @@ def context(chromium, studio, faults):
     def at_home(url: str) -> bool:
         return url.startswith((studio.url, "data:", "blob:"))
 
-    fresh.on("page", watch)
-    yield fresh
-    fresh.close()
+    yield make
+    for one in made:
+        one.close()
     assert faults == []
+
+
+@pytest.fixture
+def context(profile):
+    """The browser profile of most tests."""
+    return profile()
 
 
 @pytest.fixture

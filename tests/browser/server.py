@@ -48,3 +48,10 @@ class Studio:
             self.process.wait()
         self.process.stdout.close()
         self.errors.close()
+
+    def close(self) -> None:
+        """Stops for good; of all that was done with it, nothing may have gone to another machine."""
+        self.stop()
+        places = [line.split(" ", 1)[1] for line in self.connections.read_text().splitlines()]
+        assert places
+        assert [place for place in places if not place.startswith(("127.", "::1", "localhost", "None"))] == []

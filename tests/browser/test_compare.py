@@ -67,7 +67,7 @@ def studio(studio_checkpoint, tokenizers, tiny_hub, tmp_path_factory):
         patch.setenv("HF_ENDPOINT", tiny_hub.address)
         running.start()
     yield running
-    running.stop()
+    running.close()
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_missing_weights_are_fetched_at_a_second_press(page, tiny_hub):
     assert missing.get_by_role("button", name="Get RAE-S").count() == 1
 
 
-def test_words_are_drawn_or_the_picture_edited_by_each_tokenizers_own_model(page, open_studio, upload, picture):
+def test_words_are_drawn_or_the_picture_edited_by_each_tokenizers_own_model(page, open_studio, upload, picture, expect):
     page.get_by_role("tab", name="Compare").click()
     page.locator("#compare-prompt textarea").fill("a red car")
     page.locator("#compare-run").click()
@@ -366,5 +366,5 @@ def test_words_are_drawn_or_the_picture_edited_by_each_tokenizers_own_model(page
     open_studio(page)
     page.get_by_role("tab", name="Compare").click()
     page.locator("#compare-view .side img.drawn").wait_for()
-    assert page.locator("#compare-prompt textarea").input_value() == "make it blue"
-    assert page.locator("#compare-seed input").input_value() == "7"
+    expect(page.locator("#compare-prompt textarea")).to_have_value("make it blue")
+    expect(page.locator("#compare-seed input")).to_have_value("7")

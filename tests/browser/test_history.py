@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from rpiae.recipe import read
+from tests.browser.waits import write
 
 
 def generate(page, words: str, seed: int = 7) -> str:
@@ -33,7 +34,7 @@ def value(page, selector: str, wanted: str) -> None:
     page.wait_for_function("([s, v]) => document.querySelector(s)?.value === v", arg=[selector, wanted])
 
 
-def test_history_is_searched_used_again_taken_along_and_deleted(page, studio):
+def test_history_is_searched_used_again_taken_along_and_deleted(page, studio, expect):
     generate(page, "a cat on the moon", 41)
     address = generate(page, "a dog in the sea", 42)
     cards = history(page)
@@ -44,8 +45,8 @@ def test_history_is_searched_used_again_taken_along_and_deleted(page, studio):
     page.get_by_role("button", name="Use these settings").click()
     value(page, "#generate-prompt textarea", "a cat on the moon")
     value(page, "#generate-seed input", "41")
-    assert not page.locator("#generate-fresh input").is_checked()
-    assert page.get_by_role("tab", name="Generate").get_attribute("aria-selected") == "true"
+    expect(page.locator("#generate-fresh input")).not_to_be_checked()
+    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
 
     history(page)
     page.locator("#history-search input, #history-search textarea").first.fill("")
@@ -67,7 +68,7 @@ def test_the_history_is_taken_along_as_a_zip(page):
     assert len(names) == 2 and address.split("/")[-1] in names
 
 
-def test_a_picture_of_the_history_is_edited_and_opened(page):
+def test_a_picture_of_the_history_is_edited_and_opened(page, expect):
     generate(page, "a cat on the moon")
     history(page)
     page.get_by_role("button", name="Edit this").click()
@@ -76,17 +77,15 @@ def test_a_picture_of_the_history_is_edited_and_opened(page):
     history(page)
     page.get_by_role("button", name="Open: a cat on the moon").click()
     page.locator("#generate-view .tools").wait_for()
-    assert page.get_by_role("tab", name="Generate").get_attribute("aria-selected") == "true"
+    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
 
 
-def test_nobody_sees_anothers_history_nor_deletes_in_it(page, chromium, open_studio, studio):
+def test_nobody_sees_anothers_history_nor_deletes_in_it(page, profile, open_studio):
     generate(page, "a secret cat")
     assert history(page).count() == 1
-    stranger = chromium.new_context()
-    other = open_studio(stranger.new_page())
+    other = open_studio(profile().new_page())
     assert history(other).count() == 0
     assert "Nothing here yet" in other.locator("#history-list").inner_text()
-    stranger.close()
 
 
 def test_history_and_a_cut_off_job_after_the_server_was_killed(studio, page, open_studio, forgive, begin_long):
@@ -108,20 +107,17 @@ def test_history_and_a_cut_off_job_after_the_server_was_killed(studio, page, ope
 
 def test_words_typed_while_the_server_is_away_are_kept(studio, page, open_studio, forgive):
     page.locator("#model", has_text="CPU").wait_for()  # the page has all its parts
-    box = page.locator("#edit-prompt textarea")
-    box.press_sequentially("make the car")
-    page.wait_for_timeout(500)
+    write(page, "make the car")
     studio.stop(signal.SIGKILL)
     page.wait_for_timeout(500)
-    box.press_sequentially(" blue")
-    page.wait_for_timeout(300)
+    write(page, " blue")
     studio.start()
     open_studio(page)
     value(page, "#edit-prompt textarea", "make the car blue")
     forgive("ERR_CONNECTION", "ERR_INCOMPLETE_CHUNKED", "errored out", "Failed to fetch", "network error")
 
 
-def test_a_dropped_picture_restores_its_settings(page, open_studio, context, tmp_path, upload, picture):
+def test_a_dropped_picture_restores_its_settings(page, open_studio, context, tmp_path, upload, picture, expect):
     upload(page, "edit", picture)
     page.locator("#edit-prompt textarea").fill("make the car blue")
     page.locator("#edit-fresh input").uncheck()
@@ -140,7 +136,7 @@ def test_a_dropped_picture_restores_its_settings(page, open_studio, context, tmp
     page.locator("#history-drop input[type=file]").set_input_files(tmp_path / name)
     value(page, "#edit-prompt textarea", "make the car blue")
     value(page, "#edit-seed input", "2147483647")
-    assert page.get_by_role("tab", name="Edit").get_attribute("aria-selected") == "true"
+    expect(page.get_by_role("tab", name="Edit")).to_have_attribute("aria-selected", "true")
 
     # In another browser the picture that was edited is not there; the rest is.
     page.evaluate("localStorage.clear()")
@@ -172,7 +168,7 @@ def test_what_a_recipe_cannot_bring_back_is_said(page, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_link_fills_the_form_of_another_browser_and_runs_nothing(
-    page, context, chromium, open_studio, studio, scheme
+    page, context, profile, open_studio, studio, scheme, expect
 ):
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     generate(page, "a cat & a “dog”", 42)
@@ -181,17 +177,15 @@ def test_a_link_fills_the_form_of_another_browser_and_runs_nothing(
     link = page.evaluate("navigator.clipboard.readText()")
     assert link.startswith(studio.url + "?tab=generate&")
     jobs = len(list(studio.outputs.iterdir()))
-    stranger = chromium.new_context(color_scheme=scheme)
-    other = open_studio(stranger.new_page(), link)
+    other = open_studio(profile(color_scheme=scheme).new_page(), link)
     value(other, "#generate-prompt textarea", "a cat & a “dog”")
     value(other, "#generate-seed input", "42")
     other.wait_for_function("document.querySelector('#generate-fresh input').checked === false")
-    assert other.get_by_role("tab", name="Generate").get_attribute("aria-selected") == "true"
+    expect(other.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
     assert "Nothing runs" in other.locator("#generate-restored").inner_text()
     other.wait_for_timeout(1000)
     assert other.locator("#generate-view .empty").count() == 1
     assert len(list(studio.outputs.iterdir())) == jobs
-    stranger.close()
 
 
 def test_several_jobs_wait_in_line_and_leave_it(page, studio, begin_long):

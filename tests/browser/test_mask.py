@@ -1,12 +1,14 @@
 """An edit of one area: painted, by numbers, from a file; outside of it every pixel stays."""
 
 import io
-import json
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from app.mask import EDITOR_SIDE
+from tests.browser.waits import rest, settled
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -27,6 +29,11 @@ def choose(page, area: str) -> None:
     page.locator("#edit-area").get_by_text(area, exact=True).click()
 
 
+def kept(studio) -> set[Path]:
+    """Gradio's own PNG files: what pages were given and sent."""
+    return set((studio.folder / "gradio").rglob("*.png"))
+
+
 def result(page, studio) -> Image.Image:
     page.locator("#edit-run").click()
     page.locator("#edit-view .divider").wait_for()
@@ -38,15 +45,13 @@ def stroke(page) -> None:
     """Paints from left to right across the upper part of the editor's picture."""
     canvas = page.locator("#edit-paint canvas").first
     canvas.wait_for()
-    page.wait_for_timeout(1500)  # the editor fits its picture in once it is there
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
+    box = settled(canvas)
     y = box["y"] + box["height"] * 0.35
     page.mouse.move(box["x"] + box["width"] * 0.4, y)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, y, steps=8)
     page.mouse.up()
-    page.wait_for_timeout(500)
+    rest(page)
 
 
 def test_pixels_outside_the_painted_area_stay(page, studio, upload, picture):
@@ -102,23 +107,18 @@ def test_a_mask_file_and_one_of_another_shape(page, studio, tmp_path, upload, pi
 
 
 @pytest.mark.slow
-def test_a_photo_of_12_megapixels_is_painted_on_quickly(page, studio, upload, picture):
+def test_a_photo_of_12_megapixels_is_painted_on_as_a_small_copy(page, studio, upload, picture):
     prepare(page, upload, picture.resize((4000, 3000)), "photo.jpg", quality=90)
-    begin = time.monotonic()
+    before = kept(studio)
     choose(page, "Paint area")
-    page.locator("#edit-paint canvas").first.wait_for()
-    ready = time.monotonic() - begin
     stroke(page)
-    begin = time.time()
     page.locator("#edit-run").click()
     page.locator("#edit-view .divider").wait_for()
     address = page.get_by_role("link", name="Download PNG").get_attribute("href")
-    home = studio.outputs / address.split("/")[1]
-    read = json.loads((home / "job.json").read_text())["created"] - begin  # the page itself stands still meanwhile
-    allowed = np.asarray(Image.open(home / "allowed.png"))
+    allowed = np.asarray(Image.open(studio.outputs / address.split("/")[1] / "allowed.png"))
     assert allowed.shape == (3000, 4000) and 0 < (allowed > 0).mean() < 0.5
-    # 3 s each are meant, with a GPU that draws the page; tests have none, and the machine may have other work.
-    assert ready < 15 and read < 30, (ready, read)
+    sizes = {Image.open(path).size for path in kept(studio) - before}  # of what the editor was given, and gave back
+    assert (EDITOR_SIDE, EDITOR_SIDE * 3 // 4) in sizes and (4000, 3000) not in sizes
 
 
 def test_a_picture_keeps_its_exact_size(page, studio, upload, picture):

@@ -14,6 +14,7 @@ from PIL import Image
 from rpiae.recipe import read
 from tests.app.tiny_hub import TinyHub
 from tests.browser.server import Studio
+from tests.browser.waits import rest, until
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def studio(studio_checkpoint, tiny_hub, tmp_path_factory):
         patch.setenv("HF_HUB_CACHE", str(folder / "hub"))
         running.start()
     yield running
-    running.stop()
+    running.close()
 
 
 def load(page, checkpoint) -> None:
@@ -60,7 +61,9 @@ def edits(page, upload, picture) -> None:
     page.locator("#edit-view .divider").wait_for()
 
 
-def test_a_class_conditional_checkpoint_is_loaded_and_draws(page, open_studio, class_checkpoint, upload, picture):
+def test_a_class_conditional_checkpoint_is_loaded_and_draws(
+    page, open_studio, class_checkpoint, upload, picture, expect
+):
     page.get_by_role("tab", name="Models").click()
     facts = page.locator("#models-panel .facts")
     facts.filter(has_text="edits pictures and draws them from text").wait_for()
@@ -75,7 +78,8 @@ def test_a_class_conditional_checkpoint_is_loaded_and_draws(page, open_studio, c
     box = page.locator("#generate-class input")
     box.wait_for()
     page.locator("#generate-prompt").wait_for(state="hidden")
-    assert box.input_value() == "golden retriever (207)"
+    expect(box).to_have_value("golden retriever (207)")
+    rest(page)
     box.click()
     page.keyboard.press("Control+A")
     page.keyboard.type("retriever")
@@ -100,7 +104,7 @@ def test_a_class_conditional_checkpoint_is_loaded_and_draws(page, open_studio, c
     open_studio(page)  # a page load later the form still fits, and the job is there
     page.get_by_role("tab", name="Generate").click()
     page.locator("#generate-view .tools").wait_for()
-    assert page.locator("#generate-class input").input_value() == "tench (0)"
+    expect(page.locator("#generate-class input")).to_have_value("tench (0)")
     assert str(class_checkpoint.parent) not in page.locator("body").inner_text()
 
     load(page, "smoke-studio")
@@ -109,6 +113,19 @@ def test_a_class_conditional_checkpoint_is_loaded_and_draws(page, open_studio, c
     page.locator("#generate-prompt textarea").wait_for()
     page.locator("#generate-class").wait_for(state="hidden")
     edits(page, upload, picture)
+
+
+def test_a_tokenizer_alone_neither_edits_nor_draws(page, class_checkpoint, expect):
+    load(page, class_checkpoint / "vae")
+    says(page, "vae is loaded.")
+    for name, work in (("Edit", "edit"), ("Generate", "draw")):
+        page.get_by_role("tab", name=name).click()
+        page.locator(f"#{name.lower()}-notice", has_text=f"(a tokenizer alone); it cannot {work}.").wait_for()
+        expect(page.locator(f"#{name.lower()}-run")).to_be_disabled()
+    load(page, "smoke-studio")
+    says(page, "smoke-studio is loaded.")
+    page.get_by_role("tab", name="Generate").click()
+    page.locator("#generate-run:enabled").wait_for()
 
 
 def test_a_wrong_folder_is_one_sentence_and_the_old_one_still_edits(page, tmp_path, upload, picture):
@@ -135,7 +152,7 @@ def test_what_was_freed_is_loaded_again_by_the_next_picture(page):
     page.locator("#models-panel .facts").wait_for()
 
 
-def test_a_download_shows_host_and_size_first_and_asks_nobody_before(page, tiny_hub):
+def test_a_download_shows_host_and_size_first_asks_nobody_before_and_can_be_stopped(page, open_studio, tiny_hub):
     page.get_by_role("tab", name="Models").click()
     page.locator("#models-panel .facts").wait_for()
     assert tiny_hub.asked == []
@@ -146,6 +163,19 @@ def test_a_download_shows_host_and_size_first_and_asks_nobody_before(page, tiny_
     plan = page.locator("#models-plan").inner_text()
     assert "hf:org/name is not on this machine" in plan and "transformer/diffusion_pytorch_model.safetensors" in plan
     assert not any("/resolve/" in asked for asked in tiny_hub.asked)
+    tiny_hub.hold.clear()
+    try:
+        button.click()
+        until(page, lambda: any(asked.startswith("GET /org/name/resolve") for asked in tiny_hub.asked))
+        other = open_studio()  # which follows what the first one began
+        other.get_by_role("tab", name="Models").click()
+        says(other, "Downloading from 127.0.0.1")
+        other.locator("#models-stop").click()
+        says(other, "The download was stopped")
+        says(page, "The download was stopped")
+    finally:
+        tiny_hub.hold.set()
+    load(page, "hf:org/name")
     button.click()
     says(page, "name is loaded.")
     assert "hf:org/name" in page.locator("#models-panel .facts").inner_text()

@@ -6,25 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browser.waits import settled, steady
+
 # Where a stroke goes, in parts of the editor's picture.
 STROKE = [(0.35 + 0.03 * step, 0.45) for step in range(11)]
 
 
 @pytest.fixture
-def phone(chromium, studio, faults):
+def phone(profile, open_studio):
     """The studio on a phone of 390 px, under a finger."""
-    context = chromium.new_context(
-        viewport={"width": 390, "height": 844}, device_scale_factor=2, has_touch=True, is_mobile=True
-    )
-    context.set_default_timeout(60_000)
-    page = context.new_page()
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(studio.url)
-    page.locator("#tabs").wait_for()
-    page.wait_for_function("document.querySelector('#edit-seed input')?.value")
-    yield page
-    context.close()
-    assert faults == []
+    screen = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
+    return open_studio(profile(**screen, has_touch=True, is_mobile=True).new_page())
 
 
 @pytest.fixture
@@ -59,14 +51,11 @@ def test_an_area_is_painted_by_finger(phone, finger, upload, studio, picture):
     phone.locator("#edit-area").get_by_text("Paint area", exact=True).tap()
     canvas = phone.locator("#edit-paint canvas").first
     canvas.wait_for()
-    phone.wait_for_timeout(1500)  # the editor fits its picture in once it is there
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
+    box = settled(canvas)
     assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["height"] >= 200
     before = scrolled(phone)
     finger(canvas, STROKE)
-    phone.wait_for_timeout(500)
-    assert scrolled(phone) == before  # the finger paints, the page stays where it is
+    assert steady(phone, lambda: scrolled(phone)) == before  # the finger paints, the page stays where it is
     phone.locator("#edit-run").tap()
     phone.locator("#edit-view .divider").wait_for()
     address = phone.get_by_role("link", name="Download PNG").get_attribute("href")

@@ -69,14 +69,12 @@ def test_previews_follow_the_work_and_leave_no_file(page, studio, begin_long):
     page.locator("#generate-status", has_text="Stopped at step").wait_for()
 
 
-def test_two_browsers_wait_for_each_other(page, chromium, open_studio, begin_long):
+def test_two_browsers_wait_for_each_other(page, profile, open_studio, begin_long):
     begin_long(page, "a cat")
-    stranger = chromium.new_context()
-    other = open_studio(stranger.new_page())
+    other = open_studio(profile().new_page())
     other.get_by_role("tab", name="Generate").click()
     other.locator("#generate-prompt textarea").fill("a dog")
     other.locator("#generate-run").click()
     other.locator("#generate-status", has_text=re.compile("1 ahead of you|Yours is next")).wait_for()
     page.locator("#generate-stop").click()
     other.locator("#generate-status", has_text="Done in").wait_for()
-    stranger.close()
