@@ -33,7 +33,9 @@ from train.study.tokenizer import alignment_loss
 from train.study.world import WorldPictures, inhabited
 
 PARTS = ("encoder", "bridge", "decoder")
-COMMITTED = Path(__file__).parents[3] / "docs" / "study" / "stickers-128"
+RESULTS = Path(__file__).parents[3] / "docs" / "study"
+# Studies in it, and the settings in which they differ from the config.
+COMMITTED = {"stickers-128": [], "stickers-128-meaning": ["generator=null", "representation.pixels=0"]}
 
 
 @pytest.fixture(scope="module")
@@ -262,16 +264,18 @@ def test_a_phase_of_another_representation_is_not_gone_on_with(finished_study, t
         RowRun(study, "rae", 0).tokenizer()
 
 
-def test_the_committed_rows_are_finished_and_their_representation_is_there(tmp_path):
-    study = load_study("stickers-128", [f"output={tmp_path}/runs", f"results={COMMITTED}"])
-    files = sorted((COMMITTED / "rows").glob("*.json"))
-    assert len(files) >= 3
+@pytest.mark.parametrize("folder, settings", COMMITTED.items())
+def test_the_committed_rows_are_finished_and_their_representation_is_there(folder, settings, tmp_path):
+    study = load_study("stickers-128", [f"output={tmp_path}/runs", f"results={RESULTS / folder}", *settings])
+    files = sorted((study.results / "rows").glob("*.json"))
+    assert len(files) >= 6
     for file in files:
         name, _, seed = file.stem.rpartition("-")
         assert RowRun(study, name, int(seed)).finished()["representation"] == fingerprint(study)
     found = representation(study).state_dict()
     rae = load("compact-rae").model.encoder.state_dict()
-    assert all(torch.equal(found[name], rae[name]) for name in found) and not (tmp_path / "runs").exists()
+    bundled = all(torch.equal(found[name], rae[name]) for name in found)
+    assert bundled == (folder == "stickers-128") and not (tmp_path / "runs").exists()
 
 
 def test_the_bundled_tokenizers_were_trained_in_their_world():
