@@ -49,7 +49,9 @@ def test_history_is_searched_used_again_taken_along_and_deleted(page, studio, ex
     expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
 
     history(page)
-    page.locator("#history-search input, #history-search textarea").first.fill("")
+    search = page.locator("#history-search input, #history-search textarea").first
+    expect(search).to_have_value("MOON")  # back a frame later; emptied before that, it would come back
+    search.fill("")
     page.wait_for_function("document.querySelectorAll('#history-list .job-card').length === 2")
     page.locator("#history-list summary").first.click()
     page.get_by_role("button", name="Yes, delete it").first.click()
