@@ -32,7 +32,13 @@ class Studio:
         environment["GRADIO_TEMP_DIR"] = str(self.folder / "gradio")
         self.errors = (self.folder / "errors.log").open("a")
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=environment,
+            # A shell's background job ignores SIGINT and hands that down; the server is to be stopped by it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         said = any(line.startswith("RPiAE Studio is at") and self.url in line for line in self.process.stdout)
         if not said:
